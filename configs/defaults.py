@@ -1,0 +1,85 @@
+"""The only home of default values. A section is read once, by `ftjax/experiment.py`; below it nothing has a default.
+
+To add an algorithm: one function here that returns a locked ConfigDict. An experiment file calls it and changes values.
+"""
+
+import ml_collections
+
+
+def sft() -> ml_collections.ConfigDict:
+    """Supervised fine-tuning with LoRA. Learning rate and ranks follow common practice; sizes suit a small machine."""
+    config = ml_collections.ConfigDict()
+    config.algorithm = "sft"
+    config.seed = 0
+    config.steps = 200
+
+    config.model = {
+        "path": "base",  # a name in configs/models.py or a Hugging Face folder
+        "dtype": "float32",  # of activations: float32 | bfloat16
+        "weights": "float32",  # of the frozen base in memory: float32 | bfloat16
+        "remat": "none",  # what the backward pass recomputes: none | dots | full
+        "unroll": 1,  # layers in one iteration of the scan over layers
+    }
+    config.adapter = {
+        "name": "lora",  # lora | none (full fine-tuning)
+        "targets": "all-linear",  # or a regex of whole paths, or names as in PEFT: "q_proj,v_proj"
+        "rank": 8,
+        "alpha": 16.0,  # the update is scaled by alpha / rank
+        "dropout": 0.0,
+        "rslora": False,  # scale by alpha / sqrt(rank)
+        "rank_pattern": "",  # other ranks for some weights: "q_proj=16,down_proj=4"
+        "alpha_pattern": "",
+    }
+    config.data = {
+        "paths": ("world:format/train",),  # files, folders, or sets of the made world
+        "weights": (),  # shares of a mixture, one a path; empty: every row counts the same
+        "template": "",  # a shipped chat template or a .jinja file; empty: the tokenizer's own
+        "train_on": "assistant",  # assistant | last_assistant | all
+        "max_length": 512,  # tokens a row
+        "truncation": "drop",  # what happens to longer rows: drop | truncate | error
+        "layout": "packed",  # packed | padded
+        "batch_size": 8,  # rows of a global batch (packed: rows of max_length that hold several examples)
+        "buckets": (64, 128, 256, 512, 1024, 2048),  # lengths of padded batches
+    }
+    config.optimizer = {
+        "name": "adamw",  # adamw | sgd | adafactor | lion | muon
+        "learning_rate": 2e-4,
+        "schedule": "cosine",  # constant | linear | cosine | wsd
+        "warmup_steps": 10,
+        "end_ratio": 0.1,  # final learning rate as a share of the peak
+        "decay_share": 0.2,  # wsd: share of the steps in which the rate falls
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-8,
+        "momentum": 0.95,  # sgd, muon
+        "weight_decay": 0.0,
+        "decay": r".*_proj.*|embed_tokens|lm_head",  # regex of the paths that weight_decay shrinks
+        "clip_norm": 1.0,  # 0: no clipping
+        "lora_plus_ratio": 1.0,  # learning rate of LoRA's B over that of A (LoRA+)
+    }
+    config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # devices an axis; -1: what is left
+    config.microbatches = 1  # parts of a batch that are computed one after the other
+    config.stop = {"spike_factor": 10.0, "patience": 0}  # 0: never. patience counts evaluations without improvement
+    config.eval = {
+        "path": "world:format/heldout",  # empty: rows held out of the training data
+        "holdout": 0.05,  # their share
+        "rows": 200,  # at most
+        "every": 50,  # steps between evaluations of the loss; 0: only before and after
+        "batch_size": 8,
+        "check": "ftjax.assets.world:check",  # scores an answer; empty: no answers are generated
+        "max_new_tokens": 64,
+        "generate_batch": 50,
+        "samples": 5,  # answers shown during training and at the end
+    }
+    config.log = {
+        "every": 1,
+        "writers": ("console", "jsonl", "wandb"),  # also tensorboard
+        "project": "ftjax",
+        "wandb": "auto",  # auto: online where logged in, else offline; online | offline | disabled
+    }
+    config.checkpoint = {
+        "every": 50,
+        "keep_last": 2,
+        "use": "last",  # which checkpoint becomes the adapter: last | best (by eval_loss)
+    }
+    return config.lock()

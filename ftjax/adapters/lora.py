@@ -1,0 +1,69 @@
+"""LoRA: y = x W + scale * drop(x) A B, with A and B of rank R (Hu et al. 2021, section 4.1)."""
+
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_vjp
+def low_rank(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns (x A) B in the dtype of x.
+
+    Its own backward pass, because the gradients of A and B contract over tokens: written as a narrow matrix [R, tokens]
+    times a wide one in its own layout, XLA transposes the narrow one; autodiff's form makes it transpose x and dy.
+    """
+    return (x @ a.astype(x.dtype)) @ b.astype(x.dtype)
+
+
+def _low_rank_fwd(x: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    inner = x @ a.astype(x.dtype)
+    return inner @ b.astype(x.dtype), (x, a, b, inner)
+
+
+def _low_rank_bwd(saved: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, a, b, inner = saved
+    flat = lambda y: y.reshape(-1, y.shape[-1])
+    dinner = grad @ b.astype(grad.dtype).T
+    da_RI = jnp.einsum("NR,NI->RI", flat(dinner), flat(x), preferred_element_type=jnp.float32)
+    db_RO = jnp.einsum("NR,NO->RO", flat(inner), flat(grad), preferred_element_type=jnp.float32)
+    return dinner @ a.astype(grad.dtype).T, da_RI.T.astype(a.dtype), db_RO.astype(b.dtype)
+
+
+low_rank.defvjp(_low_rank_fwd, _low_rank_bwd)
+
+
+class LoRA(struct.PyTreeNode):
+    """A low-rank delta of one weight. `scale` and `dropout` are constants of the program."""
+
+    a: jax.Array  # [..., in, R]
+    b: jax.Array  # [..., R, out]
+    scale: float = struct.field(pytree_node=False)
+    dropout: float = struct.field(pytree_node=False)
+
+    def forward(self, x: jax.Array, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        """Returns y + scale * drop(x) A B, where y = x W is what the frozen weight gave."""
+        del frozen
+        if key is not None and self.dropout > 0:
+            keep = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
+            x = jnp.where(keep, x / (1 - self.dropout), 0)
+        return y + low_rank(x, self.a, self.b) * jnp.asarray(self.scale, x.dtype)
+
+    def merge(self, dense: jax.Array) -> jax.Array:
+        """Returns W + scale * A B, in float32 and then in the dtype of W."""
+        delta = self.scale * (self.a.astype(jnp.float32) @ self.b.astype(jnp.float32))
+        return (dense.astype(jnp.float32) + delta).astype(dense.dtype)
+
+
+def init_one(key: jax.Array, weight: Any, *, rank: int, alpha: float, dropout: float, rslora: bool) -> LoRA:
+    """Returns PEFT's fresh LoRA for a weight [..., in, out]: A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0, both float32.
+
+    That is kaiming_uniform(a=sqrt 5) on A. scale = alpha / rank, or alpha / sqrt(rank) under rsLoRA
+    (Kalajdzievski 2023, eq. 4). `weight` may be a shape.
+    """
+    *batch, rows, columns = weight.shape
+    bound = rows**-0.5
+    a = jax.random.uniform(key, (*batch, rows, rank), jnp.float32, -bound, bound)
+    scale = alpha / rank**0.5 if rslora else alpha / rank
+    return LoRA(a=a, b=jnp.zeros((*batch, rank, columns), jnp.float32), scale=scale, dropout=dropout)

@@ -1,0 +1,86 @@
+"""Folders that appear whole or not at all: written beside their place under another name, then renamed."""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import os
+from pathlib import Path
+import secrets
+import shutil
+
+from ftjax.errors import UserError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def written(out_dir: str | Path, *, replace: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yields an empty folder that takes the name `out_dir` at the end; after an error nothing of it is left.
+
+    A folder with content is refused, unless every file in it is one of `replace` (what this writer itself writes).
+    No room, no permission, a file in the way: UserError.
+    """
+    out = Path(out_dir).expanduser()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; give the name of a new folder")
+    old = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    foreign = [name for name in old if name not in replace]
+    if foreign:
+        raise UserError(f"{out}: is not empty ({', '.join(foreign[:3])}); give a new folder, nothing is written over")
+    beside = out.parent / f"{out.name}.tmp-{secrets.token_hex(4)}"
+    try:
+        with no_room(out):
+            beside.mkdir(parents=True)
+            yield beside
+            sync(beside)
+            old_name = beside.with_suffix(".old")
+            if out.is_dir():
+                out.rename(old_name)
+            beside.rename(out)
+            sync_folder(out.parent)
+            shutil.rmtree(old_name, ignore_errors=True)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def no_room(target: Path) -> Iterator[None]:
+    """Turns a full disk and a folder that may not be written into a UserError that names the target."""
+    try:
+        yield
+    except Exception as error:
+        if _is_no_space(error):
+            raise UserError(
+                f"{target}: no space left on the disk; nothing was written, free some and repeat"
+            ) from error
+        if isinstance(error, PermissionError):
+            raise UserError(f"{target}: may not be written ({error.strerror}); give another folder") from error
+        raise
+
+
+def _is_no_space(error: BaseException | None) -> bool:
+    """True for a full disk, however deep in the chain; libraries in C++ and Rust only say it in words."""
+    while error is not None:
+        words = ("no space left", "os error 28", "disk quota exceeded", "file too large", "os error 27")
+        if getattr(error, "errno", None) in _NO_SPACE or any(word in str(error).lower() for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def sync(folder: Path) -> None:
+    """Writes every file of a folder, and the folder, through to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Writes the names in a folder through to the disk, so that a rename survives a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

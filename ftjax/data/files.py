@@ -1,0 +1,108 @@
+"""Opening what the user named: did-you-mean for a missing file, gzip, UTF-8 with the line and byte of a bad one."""
+
+from collections.abc import Iterator
+import difflib
+import gzip
+import hashlib
+from pathlib import Path
+from typing import BinaryIO, cast
+import zlib
+
+from ftjax import errors
+
+
+def close_to(name: str, known: list[str]) -> str:
+    """Returns ' (did you mean ...?)' when one of `known` looks like `name`, else an empty string."""
+    lower = {word.lower(): word for word in known}
+    found = difflib.get_close_matches(name.lower(), list(lower), n=1)
+    return f" (did you mean {lower[found[0]]!r}?)" if found else ""
+
+
+def existing(path: str | Path) -> Path:
+    """Returns the path if it exists; the UserError for one that does not names the closest sibling."""
+    path = Path(path)
+    if path.exists():
+        return path
+    parent = path.parent
+    if not parent.is_dir():
+        raise errors.UserError(f"{path}: there is no folder {str(parent)!r}; check the path")
+    siblings = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
+    hint = close_to(path.name, siblings)
+    if not hint:
+        hint = f"; {str(parent)!r} holds {', '.join(siblings[:8]) or 'nothing'}{', ...' if len(siblings) > 8 else ''}"
+    raise errors.UserError(f"{path}: no such file{hint}")
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def _decode(raw: bytes, path: Path, line: int, offset: int) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        byte = offset + bad.start
+        kind = " (it looks like UTF-16)" if line == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise errors.UserError(
+            f"{path}:{line + raw[: bad.start].count(10)}: not UTF-8 at byte {byte} of the file "
+            f"(0x{raw[bad.start]:02x}){kind}; save the file as UTF-8"
+        ) from None
+
+
+def lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yields (line number from 1, text) of the lines of a UTF-8 file, gzip or plain, that are not blank."""
+    path = regular(path)
+    offset, found = 0, False
+    try:
+        with _open(path) as stream:
+            for number, raw in enumerate(stream, start=1):
+                start = 3 if number == 1 and raw.startswith(b"\xef\xbb\xbf") else 0
+                line = _decode(raw[start:], path, number, offset + start)
+                offset += len(raw)
+                if line.strip():
+                    found = True
+                    yield number, line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as bad:
+        raise errors.UserError(f"{path}: not a whole gzip file ({bad}); copy or download it again") from None
+    if not found:
+        raise errors.UserError(f"{path}: the file is empty; a data file holds at least one row")
+
+
+def text(path: str | Path) -> str:
+    """Returns the whole of a UTF-8 text file, gzip or plain, without a byte-order mark."""
+    path = regular(path)
+    try:
+        with _open(path) as stream:
+            raw = stream.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as bad:
+        raise errors.UserError(f"{path}: not a whole gzip file ({bad}); copy or download it again") from None
+    start = 3 if raw.startswith(b"\xef\xbb\xbf") else 0
+    whole = _decode(raw[start:], path, 1, start)
+    if not whole.strip():
+        raise errors.UserError(f"{path}: the file is empty; a data file holds at least one row")
+    return whole
+
+
+def regular(path: str | Path) -> Path:
+    """Returns the path of an existing, readable file that is no folder."""
+    path = existing(path)
+    if path.is_dir():
+        raise errors.UserError(f"{path}: is a folder; name a file in it")
+    try:
+        path.open("rb").close()
+    except OSError as bad:
+        raise errors.UserError(f"{path}: cannot be read ({bad.strerror})") from None
+    return path
+
+
+def digest(path: str | Path) -> str:
+    """Returns the sha256 of a file's bytes, or of the names and bytes of every file in a folder."""
+    path = existing(path)
+    total = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            total.update(f"{file.relative_to(path) if file != path else ''}\0{file.stat().st_size}\0".encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    total.update(block)
+    return total.hexdigest()

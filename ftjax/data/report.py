@@ -1,0 +1,131 @@
+"""What encoding did to a data file, in numbers and as text: nothing is cut or left out silently."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+PERCENTILES = (50, 90, 95, 99)
+_BINS = 12
+_BAR = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodeReport:
+    """Counts of rows and tokens. Lengths, percentiles and histogram are of rows in full, before anything is cut."""
+
+    rows: int  # read
+    kept: int
+    dropped: int  # longer than max_length, left out
+    emptied: int  # left out because the cut took the whole answer
+    truncated: int  # kept, but cut
+    tokens: int  # of the kept rows
+    trained_tokens: int
+    max_length: int | None
+    rewritten_turns: int  # earlier answers that the template shows without its own scaffold (see `chat`)
+    special_in_text: int  # rows whose text holds the writing of a special token, which is read as that token
+    shortest: int
+    longest: int
+    mean: float
+    percentiles: dict[str, int]
+    histogram: list[tuple[int, int, int]]  # (first length, last length, rows)
+    from_cache: bool = dataclasses.field(default=False, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the report as JSON-ready values."""
+        found = dataclasses.asdict(self)
+        del found["from_cache"]
+        return found
+
+    def as_text(self) -> str:
+        """Returns the report for the console: counts, then one bar a range of lengths."""
+        lines = [
+            f"rows       {self.rows:,} read, {self.kept:,} kept"
+            + (f", {self.dropped:,} dropped (longer than {self.max_length})" if self.dropped else "")
+            + (f", {self.emptied:,} dropped (cut before the answer)" if self.emptied else "")
+            + (f", {self.truncated:,} truncated to {self.max_length}" if self.truncated else ""),
+            f"tokens     {self.tokens:,}, trained on {self.trained_tokens:,} ({self.trained_tokens / self.tokens:.1%})",
+            f"lengths    {self.shortest} to {self.longest}, mean {self.mean:.1f}, "
+            + ", ".join(f"{name} {value}" for name, value in self.percentiles.items()),
+        ]
+        if self.rewritten_turns:
+            lines.append(
+                f"note       {self.rewritten_turns:,} earlier answers are shown by the template without its scaffold"
+            )
+        if self.special_in_text:
+            lines.append(
+                f"note       {self.special_in_text:,} rows hold text that the tokenizer reads as a special token"
+            )
+        most = max(count for _, _, count in self.histogram)
+        width = len(f"{self.histogram[-1][1]}")
+        for first, last, count in self.histogram:
+            bar = "█" * max(round(_BAR * count / most), 1 if count else 0)
+            cut = "  > max_length" if self.max_length is not None and first > self.max_length and count else ""
+            lines.append(f"{first:>{width}}-{last:<{width}} {bar} {count:,}{cut}")
+        return "\n".join(lines)
+
+
+def from_dict(values: dict[str, Any]) -> EncodeReport:
+    """Returns the report that `as_dict` wrote."""
+    bins = [(first, last, count) for first, last, count in values["histogram"]]
+    return EncodeReport(**{**values, "histogram": bins})
+
+
+@dataclasses.dataclass
+class Counts:
+    """Counts while rows go by; `done` makes the report."""
+
+    max_length: int | None
+    dropped: int = 0
+    emptied: int = 0
+    truncated: int = 0
+    kept: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    rewritten: int = 0
+    special: int = 0
+    lengths: list[int] = dataclasses.field(default_factory=list)
+
+    def see(self, length: int, *, rewritten: int, holds_special: bool) -> None:
+        """Counts a row as it was read."""
+        self.lengths.append(length)
+        self.rewritten += rewritten
+        self.special += holds_special
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Counts a row as it is kept."""
+        self.kept += 1
+        self.tokens += len(mask)
+        self.trained_tokens += int(mask.sum())
+
+    def done(self) -> EncodeReport:
+        """Returns the report of all rows seen, of which there must be one."""
+        lengths = np.array(self.lengths)
+        return EncodeReport(
+            rows=len(lengths),
+            kept=self.kept,
+            dropped=self.dropped,
+            emptied=self.emptied,
+            truncated=self.truncated,
+            tokens=self.tokens,
+            trained_tokens=self.trained_tokens,
+            max_length=self.max_length,
+            rewritten_turns=self.rewritten,
+            special_in_text=self.special,
+            shortest=int(lengths.min()),
+            longest=int(lengths.max()),
+            mean=float(lengths.mean()),
+            percentiles={f"p{p}": int(np.percentile(lengths, p, method="higher")) for p in PERCENTILES},
+            histogram=_histogram(lengths),
+        )
+
+
+def _histogram(lengths: np.ndarray) -> list[tuple[int, int, int]]:
+    """Returns at most 13 ranges of equal, round width, the first and last of them not empty."""
+    spread = int(lengths.max() - lengths.min()) + 1
+    raw = max(spread / _BINS, 1)
+    magnitude = 10 ** int(np.floor(np.log10(raw)))
+    width = next(int(m * magnitude) for m in (1, 2, 5, 10) if m * magnitude >= raw)
+    first = int(lengths.min()) // width
+    counts = np.bincount(lengths // width - first)
+    return [((first + i) * width, (first + i + 1) * width - 1, int(count)) for i, count in enumerate(counts)]

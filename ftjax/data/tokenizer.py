@@ -1,0 +1,208 @@
+"""The tokenizer of a model folder: text -> ids with character offsets, never adding a special token by itself.
+
+`load` takes whatever `transformers` takes (tokenizer.json, vocab.json with merges.txt) and a lone SentencePiece
+`tokenizer.model`, for which the converted tokenizer is compared with SentencePiece itself before it is trusted.
+"""
+
+from collections.abc import Sequence
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ftjax import errors
+from ftjax.data import files
+
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+PROBES = (
+    "Once upon a time, there was 42.",
+    " leading space",
+    "two  spaces\tand\nlines\n\n",
+    "naïve 漢字 🙂",
+    "Don't!",
+    "x = f(y)\n    return z",
+)
+
+
+class Encoding(NamedTuple):
+    """Token ids of a text and the characters [start, end) of each; tokens that share one character share its range."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class Tokenizer:
+    """A fast Hugging Face tokenizer, of which special tokens in the text are recognised but none is added."""
+
+    def __init__(self, hf: Any, *, stops: Sequence[int] = (), dummy_prefix: bool = False) -> None:
+        """Wraps `hf`; `dummy_prefix` puts the space before a text that SentencePiece models were trained with."""
+        self._dummy_prefix = dummy_prefix
+        self.hf = hf
+        self._core = hf.backend_tokenizer
+        self._core.no_truncation()
+        self._core.no_padding()
+        vocabulary = self._core.get_vocab(with_added_tokens=True)
+        self.vocab_size: int = max(vocabulary.values()) + 1
+        self.bos_token: str | None = hf.bos_token
+        self.eos_token: str | None = hf.eos_token
+        self.bos_id: int | None = hf.bos_token_id
+        self.eos_id: int | None = hf.eos_token_id
+        # Padding equal to the end token does no harm: masks come from lengths, never from ids.
+        self.pad_id: int = next(i for i in (hf.pad_token_id, self.eos_id, 0) if i is not None)
+        added = self._core.get_added_tokens_decoder()
+        self.special_ids: frozenset[int] = frozenset(
+            {i for i, token in added.items() if token.special} | set(hf.all_special_ids)
+        )
+        self._special_texts: tuple[str, ...] = tuple(self.token(i) for i in self.special_ids)
+        own = () if self.eos_id is None else (self.eos_id,)
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((*own, *stops)))
+        template = getattr(hf, "chat_template", None)
+        self.chat_template: str | None = template if isinstance(template, str) else None
+        self.fingerprint: str = self._fingerprint()
+
+    def encode(self, text: str) -> Encoding:
+        """Returns the ids and offsets of a text that begins a sequence."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """Returns `encode` of each text, on all cores."""
+        if not self._dummy_prefix:
+            return self._raw(texts)
+        at = [self._prefix_place(text) for text in texts]
+        spaced = [text if p is None else f"{text[:p]} {text[p:]}" for text, p in zip(texts, at, strict=True)]
+        return [
+            one if p is None else Encoding(one.ids, [(a - (a > p), b - (b > p)) for a, b in one.offsets])
+            for one, p in zip(self._raw(spaced), at, strict=True)
+        ]
+
+    def continue_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        """Returns the encodings of texts that go on after others: without the space that SentencePiece puts first."""
+        if self._dummy_prefix or not self._anchor:
+            return self._raw(texts)
+        width = len(self._anchor)
+        found = []
+        for text, encoding in zip(texts, self._raw([self._anchor + text for text in texts]), strict=True):
+            first = next((i for i, (_, end) in enumerate(encoding.offsets) if end > width), len(encoding.ids))
+            if first < len(encoding.ids) and encoding.offsets[first][0] < width:
+                found.append(self.encode(text))  # the anchor merged with the text: take the text alone
+                continue
+            offsets = [(start - width, end - width) for start, end in encoding.offsets[first:]]
+            found.append(Encoding(encoding.ids[first:], offsets))
+        return found
+
+    def _raw(self, texts: Sequence[str]) -> list[Encoding]:
+        return [Encoding(e.ids, e.offsets) for e in self._core.encode_batch(list(texts), add_special_tokens=False)]
+
+    def _prefix_place(self, text: str) -> int | None:
+        """Returns where the dummy space goes: first, but after a BOS; nowhere before another special token."""
+        place = len(self.bos_token) if self.bos_token and text.startswith(self.bos_token) else 0
+        return None if not text or text.startswith(self._special_texts, place) else place
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
+        """Returns the text of the ids, with or without the special tokens."""
+        return self._core.decode([int(i) for i in ids], skip_special_tokens=skip_special)
+
+    def token(self, index: int) -> str:
+        """Returns the vocabulary's own writing of a token id."""
+        return self._core.id_to_token(int(index)) or f"<{index}>"
+
+    @functools.cached_property
+    def _anchor(self) -> str:
+        plain, anchored = self._raw(["Word", "\nWord"])
+        return "" if anchored.ids[-len(plain.ids) :] == plain.ids else "\n"
+
+    def _fingerprint(self) -> str:
+        core = json.loads(self._core.to_str())
+        core.update(truncation=None, padding=None, post_processor=None)  # none of which is used here
+        whole = [core, sorted(self.hf.special_tokens_map.items(), key=str), self.chat_template, self.stop_ids]
+        whole.append(self._dummy_prefix)
+        return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def load(model_dir: str | Path) -> Tokenizer:
+    """Returns the tokenizer of a local model folder; raises a UserError when there is none or it is not a fast one."""
+    folder = files.existing(model_dir)
+    if not folder.is_dir():
+        raise errors.UserError(f"{folder}: is a file; name the model folder that holds {FILES[0]}")
+    present = [name for name in FILES if (folder / name).exists()]
+    if not present:
+        inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8])
+        raise errors.UserError(
+            f"{folder}: no tokenizer there ({' or '.join(FILES)}); the folder holds {inside or 'nothing'}"
+        )
+    try:
+        made = _transformers(folder, present[0], _generation_stops(folder))
+    except errors.UserError:
+        raise
+    except Exception as bad:  # transformers raises many kinds for a damaged file, all meaning the same to the user
+        reason = (str(bad).strip().splitlines() or [type(bad).__name__])[0]
+        raise errors.UserError(f"{folder}: transformers cannot read {present[0]} ({reason})") from bad
+    if not getattr(made.hf, "is_fast", False):
+        raise errors.UserError(f"{folder}: only a slow tokenizer; save it as tokenizer.json (a fast tokenizer) first")
+    return made
+
+
+def _transformers(folder: Path, kind: str, stops: Sequence[int]) -> Tokenizer:
+    # Without torch, importing transformers prints that models are missing; only its tokenizers are wanted here.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    if kind == "tokenizer.model":
+        return _sentencepiece(folder, stops)
+    if kind == "vocab.json":
+        hf = transformers.GPT2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    else:
+        try:
+            hf = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except Exception:
+            # No config.json, or a class that is unknown to this version: the file says all that is needed.
+            hf = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    return Tokenizer(hf, stops=stops)
+
+
+def _sentencepiece(folder: Path, stops: Sequence[int]) -> Tokenizer:
+    """Returns the converted SentencePiece model, which must give the ids that SentencePiece gives.
+
+    AutoTokenizer converts a lone tokenizer.model without its dummy prefix ("Once" instead of "▁Once"),
+    LlamaTokenizerFast without it before a text that begins with a space. So `Tokenizer` puts the prefix itself.
+    """
+    import sentencepiece
+    import tokenizers
+    import transformers
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    hf = transformers.LlamaTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    hf.backend_tokenizer.normalizer = tokenizers.normalizers.Replace(" ", "▁")
+    hf.backend_tokenizer.pre_tokenizer = None
+    for dummy_prefix in (True, False):
+        made = Tokenizer(hf, stops=stops, dummy_prefix=dummy_prefix)
+        if [made.encode(text).ids for text in PROBES] == [model.encode(text) for text in PROBES]:
+            return made
+    raise errors.UserError(
+        f"{folder}: tokenizer.model converts to other ids than SentencePiece gives; add a tokenizer.json made by "
+        "the model's own authors"
+    )
+
+
+def _generation_stops(folder: Path) -> list[int]:
+    """Returns the end tokens that generation_config.json names: chat models stop at more than one."""
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return []
+    try:
+        stops = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (ValueError, AttributeError):
+        raise errors.UserError(f"{path}: broken JSON; repair or remove the file") from None
+    return [stops] if isinstance(stops, int) else [int(stop) for stop in stops or []]
+
+
+def check_vocabulary(tokenizer: Tokenizer, model_vocab_size: int) -> None:
+    """Raises a UserError when the tokenizer has ids beyond the rows of the model's embedding."""
+    if tokenizer.vocab_size > model_vocab_size:
+        last = tokenizer.vocab_size - 1
+        raise errors.UserError(
+            f"the tokenizer has ids up to {last} ({tokenizer.token(last)!r}), but the model's vocabulary has "
+            f"{model_vocab_size} rows; use the tokenizer of this model, or a model with a larger embedding"
+        )

@@ -1,0 +1,52 @@
+"""How well a model predicts held-out text: perplexity per token, per word and per byte.
+
+Protocol: every supervised token of the set once, each row on its own (nothing before it but its own prompt), the stop
+token included. Words are what white space separates and bytes UTF-8 in the text of the supervised tokens without
+special tokens, so numbers by word and byte can be compared between tokenizers.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Units(NamedTuple):
+    """What the supervised part of a set consists of."""
+
+    words: int
+    bytes: int
+
+
+def units(texts: Iterable[str]) -> Units:
+    """Returns how many words and bytes the texts have together."""
+    texts = list(texts)
+    return Units(words=sum(len(text.split()) for text in texts), bytes=sum(len(text.encode()) for text in texts))
+
+
+def evaluate(
+    sums: Callable[[Any], tuple[Any, Any, dict[str, Any]]], batches: Sequence[Any], size: Units
+) -> dict[str, float]:
+    """Returns `eval_loss` in nats a token, its perplexities, and the means of the loss's own metrics.
+
+    `sums(batch)` gives the summed loss, the summed weight and the summed metrics of a batch.
+    """
+    loss, weight = 0.0, 0.0
+    metrics: dict[str, float] = {}
+    for batch in batches:
+        batch_loss, batch_weight, batch_metrics = sums(batch)
+        loss, weight = loss + float(batch_loss), weight + float(batch_weight)
+        for name, value in batch_metrics.items():
+            metrics[name] = metrics.get(name, 0.0) + float(value)
+    numbers = {"eval_loss": loss / weight, "eval_perplexity": _exp(loss / weight)}
+    if size.words:
+        numbers["eval_word_perplexity"] = _exp(loss / size.words)
+    if size.bytes:
+        numbers["eval_byte_perplexity"] = _exp(loss / size.bytes)
+        numbers["eval_bits_per_byte"] = loss / size.bytes / math.log(2)
+    return numbers | {f"eval_{name}": total / weight for name, total in metrics.items()}
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else float(np.inf)

@@ -1,0 +1,50 @@
+"""How often a model's own answer is right: prompts -> greedy answers -> a check of each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Check = Callable[[Mapping[str, Any], str], float]
+
+
+class Item(NamedTuple):
+    """One question: the tokens that ask it, what the check needs, and texts to show."""
+
+    prompt_ids: list[int]
+    row: Mapping[str, Any]  # as it stands in the data: `messages`, and the columns that the check reads
+    prompt: str
+    reference: str
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    item: Item
+    prediction: str
+    score: float
+
+
+def exact_match(row: Mapping[str, Any], prediction: str) -> float:
+    """Returns 1 where the prediction is the reference answer, but for white space around it; else 0."""
+    return float(prediction.strip() == str(row["messages"][-1]["content"]).strip())
+
+
+def answer(
+    complete: Callable[[Sequence[Sequence[int]]], list[str]], items: Sequence[Item], check: Check, *, batch_size: int
+) -> list[Answer]:
+    """Returns the scored answers in the order of the items; `complete` turns prompts into texts, a batch at a time.
+
+    Prompts of similar length go together, and the last batch is filled up, so few programs are compiled.
+    """
+    order = sorted(range(len(items)), key=lambda i: len(items[i].prompt_ids))
+    texts: dict[int, str] = {}
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        prompts = [items[i].prompt_ids for i in chosen]
+        made = complete(prompts + [prompts[-1]] * (min(batch_size, len(items)) - len(chosen)))
+        texts |= dict(zip(chosen, made, strict=False))
+    return [Answer(item, texts[i], float(check(item.row, texts[i]))) for i, item in enumerate(items)]
+
+
+def mean_score(answers: Sequence[Answer]) -> float:
+    """Returns the mean score."""
+    return sum(a.score for a in answers) / len(answers)

@@ -1,0 +1,1 @@
+"""One decoder, many families. To add a family, write one file in `families/`; see `docs/adding.md`."""

@@ -1,0 +1,117 @@
+"""The tree of a decoder's weights: one dataclass for arrays, abstract shapes, axis letters, shardings and adapters.
+
+Projections are stored `[layers, in, out]` with heads merged into `out`, so a projection is a matrix whether it is
+dense, quantised or adapted, and Hugging Face's weight is its transpose. Axis letters (see README) name every axis.
+"""
+
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from ftjax.models.config import ModelConfig
+
+
+class Block(struct.PyTreeNode):
+    """All transformer blocks at once; the first axis of every leaf is the layer. Absent mechanisms are None."""
+
+    input_norm: Any  # [L, D]
+    q_proj: Any  # [L, D, K*G*H]
+    k_proj: Any  # [L, D, K*H]
+    v_proj: Any  # [L, D, K*H]
+    o_proj: Any  # [L, K*G*H, D]
+    post_norm: Any  # [L, D], between attention and MLP (Hugging Face: post_attention_layernorm)
+    gate_proj: Any  # [L, D, F]
+    up_proj: Any  # [L, D, F]
+    down_proj: Any  # [L, F, D]
+    q_bias: Any = None  # [L, K*G*H]
+    k_bias: Any = None  # [L, K*H]
+    v_bias: Any = None  # [L, K*H]
+    o_bias: Any = None  # [L, D]
+    q_norm: Any = None  # [L, H]
+    k_norm: Any = None  # [L, H]
+    gate_bias: Any = None  # [L, F]
+    up_bias: Any = None  # [L, F]
+    down_bias: Any = None  # [L, D]
+
+
+class Decoder(struct.PyTreeNode):
+    """A whole model."""
+
+    embed_tokens: Any  # [V, D]
+    blocks: Any  # Block
+    norm: Any  # [D]
+    lm_head: Any = None  # [D, V]; None where the embedding serves as head
+
+
+def _layout(config: ModelConfig) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Returns axis letters and shape of every leaf that this config has, by path."""
+    c = config
+    sizes = {"V": c.vocab_size, "D": c.d_model, "F": c.d_ff, "KGH": c.q_dim, "KH": c.kv_dim, "H": c.head_dim}
+    sizes["L"] = c.n_layers
+    block = {
+        "input_norm": "L D",
+        "q_proj": "L D KGH",
+        "k_proj": "L D KH",
+        "v_proj": "L D KH",
+        "o_proj": "L KGH D",
+        "post_norm": "L D",
+        "gate_proj": "L D F",
+        "up_proj": "L D F",
+        "down_proj": "L F D",
+    }
+    if c.qkv_bias:
+        block |= {"q_bias": "L KGH", "k_bias": "L KH", "v_bias": "L KH"}
+    if c.o_bias:
+        block |= {"o_bias": "L D"}
+    if c.qk_norm:
+        block |= {"q_norm": "L H", "k_norm": "L H"}
+    if c.mlp_bias:
+        block |= {"gate_bias": "L F", "up_bias": "L F", "down_bias": "L D"}
+    letters = {"embed_tokens": "V D", "norm": "D"} | {f"blocks.{name}": axes for name, axes in block.items()}
+    if not c.tie_embeddings:
+        letters["lm_head"] = "D V"
+    split = {path: tuple(axes.split()) for path, axes in letters.items()}
+    return {path: (axes, tuple(sizes[a] for a in axes)) for path, axes in split.items()}
+
+
+def from_paths(leaves: dict[str, Any]) -> Decoder:
+    """Returns the Decoder whose leaves are given by dotted path; the rest is None."""
+    block = {path.removeprefix("blocks."): leaf for path, leaf in leaves.items() if path.startswith("blocks.")}
+    required = [name for name, field in Block.__dataclass_fields__.items() if field.default is not None]
+    blocks = Block(**({name: None for name in required} | block))
+    top = {path: leaf for path, leaf in leaves.items() if "." not in path}
+    return Decoder(**({"embed_tokens": None, "norm": None} | top), blocks=blocks)
+
+
+def axes(config: ModelConfig) -> Decoder:
+    """Returns the tree of axis letters, a tuple such as ("L", "D", "F") for each leaf."""
+    return from_paths({path: letters for path, (letters, _) in _layout(config).items()})
+
+
+def abstract(config: ModelConfig, dtype: jax.typing.DTypeLike) -> Decoder:
+    """Returns the tree of shapes, without memory."""
+    return from_paths({path: jax.ShapeDtypeStruct(shape, dtype) for path, (_, shape) in _layout(config).items()})
+
+
+def init(key: jax.Array, config: ModelConfig, dtype: jax.typing.DTypeLike) -> Decoder:
+    """Returns random weights: N(0, 1/in) projections, with o_proj and down_proj scaled down by sqrt(2 L) (GPT-2, 2.3).
+
+    Embeddings are N(0, 0.02^2) (tied ones serve as head, so their size sets the first logits), norms one, biases zero.
+    """
+
+    def leaf(path: str, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
+        name = path.rsplit(".", 1)[-1]
+        if name.endswith("norm"):
+            return jnp.ones(shape, dtype)
+        if name.endswith("bias"):
+            return jnp.zeros(shape, dtype)
+        std = 0.02 if name == "embed_tokens" else shape[-2] ** -0.5
+        if name in ("o_proj", "down_proj"):
+            std /= (2 * config.n_layers) ** 0.5
+        return (std * jax.random.normal(key, shape, jnp.float32)).astype(dtype)
+
+    layout = _layout(config)
+    keys = jax.random.split(key, len(layout))
+    return from_paths({p: leaf(p, shape, k) for (p, (_, shape)), k in zip(sorted(layout.items()), keys, strict=True)})

@@ -1,0 +1,139 @@
+"""Grouped-query attention: causal over packed documents for training, and against a cache for decoding.
+
+`attend` works on blocks of queries and never keeps probabilities for the backward pass: it saves the output and one
+logsumexp a query and recomputes the scores (FlashAttention, Dao et al. 2022, algorithm 1 and appendix B.4), and a
+block of queries only meets the keys up to its own end, which saves almost half of the causal square.
+"""
+
+from collections.abc import Iterator
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+MASKED = -1e30  # finite: a row without any allowed key must not become NaN
+BLOCK = 128  # queries a block; 8 blocks at most, so that compile time does not grow with the context
+
+
+def _blocks(length: int) -> Iterator[slice]:
+    size = max(BLOCK, -(-length // 8))
+    for start in range(0, length, size):
+        yield slice(start, min(start + size, length))
+
+
+def _bias(segments_BT: jax.Array, window: jax.Array | None, rows: slice) -> jax.Array:
+    """0 [B, 1, 1, t, S] where a query of `rows` may see a key: same document, not later, in the window; else MASKED."""
+    query, key = segments_BT[:, rows, None], segments_BT[:, None, : rows.stop]
+    distance = jnp.arange(rows.start, rows.stop)[:, None] - jnp.arange(rows.stop)[None]
+    near = distance >= 0
+    if window is not None:
+        near &= (window <= 0) | (distance < window)
+    return jnp.where((query == key) & near[None], 0.0, MASKED)[:, None, None]
+
+
+def _scores(q_BKGTH: jax.Array, k_BKSH: jax.Array, bias: jax.Array) -> jax.Array:
+    return jnp.einsum("BKGTH,BKSH->BKGTS", q_BKGTH, k_BKSH, preferred_element_type=jnp.float32) + bias
+
+
+@jax.custom_vjp
+def _attend(
+    q_BKGTH: jax.Array,
+    k_BKSH: jax.Array,
+    v_BKSH: jax.Array,
+    segments_BT: jax.Array,
+    window: jax.Array | None,
+) -> jax.Array:
+    return _attend_fwd(q_BKGTH, k_BKSH, v_BKSH, segments_BT, window)[0]
+
+
+def _attend_fwd(
+    q_BKGTH: jax.Array,
+    k_BKSH: jax.Array,
+    v_BKSH: jax.Array,
+    segments_BT: jax.Array,
+    window: jax.Array | None,
+) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
+    outs, sums = [], []
+    for rows in _blocks(segments_BT.shape[1]):
+        bias = _bias(segments_BT, window, rows)
+        scores_BKGTS = _scores(q_BKGTH[:, :, :, rows], k_BKSH[:, :, : rows.stop], bias)
+        top_BKGT1 = jnp.max(scores_BKGTS, axis=-1, keepdims=True)
+        weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
+        total_BKGT1 = jnp.sum(weights_BKGTS, axis=-1, keepdims=True)
+        out_BKGTH = jnp.einsum(
+            "BKGTS,BKSH->BKGTH", weights_BKGTS.astype(v_BKSH.dtype), v_BKSH[:, :, : rows.stop],
+            preferred_element_type=jnp.float32,
+        )  # fmt: skip
+        outs.append((out_BKGTH / total_BKGT1).astype(v_BKSH.dtype))
+        sums.append(top_BKGT1 + jnp.log(total_BKGT1))
+    out_BKGTH = checkpoint_name(jnp.concatenate(outs, axis=3), "attended")
+    logsum_BKGT1 = jnp.concatenate(sums, axis=3)
+    logsum_BKGT1 = checkpoint_name(logsum_BKGT1, "logsum")
+    return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, out_BKGTH, logsum_BKGT1)
+
+
+def _attend_bwd(
+    saved: tuple[jax.Array, ...], grad_BKGTH: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, None, None]:
+    q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, out_BKGTH, logsum_BKGT1 = saved
+    delta_BKGT1 = jnp.sum(grad_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), axis=-1, keepdims=True)
+    dq, dk, dv = [], jnp.zeros(k_BKSH.shape, jnp.float32), jnp.zeros(v_BKSH.shape, jnp.float32)
+    for rows in _blocks(segments_BT.shape[1]):
+        q, grad = q_BKGTH[:, :, :, rows], grad_BKGTH[:, :, :, rows]
+        k, v = k_BKSH[:, :, : rows.stop], v_BKSH[:, :, : rows.stop]
+        scores_BKGTS = _scores(q, k, _bias(segments_BT, window, rows))
+        weights_BKGTS = jnp.exp(scores_BKGTS - logsum_BKGT1[:, :, :, rows])
+        dweights_BKGTS = jnp.einsum("BKGTH,BKSH->BKGTS", grad, v, preferred_element_type=jnp.float32)
+        dscores_BKGTS = (weights_BKGTS * (dweights_BKGTS - delta_BKGT1[:, :, :, rows])).astype(q.dtype)
+        weights_BKGTS = weights_BKGTS.astype(grad.dtype)
+        dq.append(jnp.einsum("BKGTS,BKSH->BKGTH", dscores_BKGTS, k, preferred_element_type=jnp.float32))
+        dk_rows = jnp.einsum("BKGTS,BKGTH->BKSH", dscores_BKGTS, q, preferred_element_type=jnp.float32)
+        dv_rows = jnp.einsum("BKGTS,BKGTH->BKSH", weights_BKGTS, grad, preferred_element_type=jnp.float32)
+        dk, dv = dk.at[:, :, : rows.stop].add(dk_rows), dv.at[:, :, : rows.stop].add(dv_rows)
+    dq_BKGTH = jnp.concatenate(dq, axis=3).astype(q_BKGTH.dtype)
+    return dq_BKGTH, dk.astype(k_BKSH.dtype), dv.astype(v_BKSH.dtype), None, None
+
+
+_attend.defvjp(_attend_fwd, _attend_bwd)
+
+
+def attend(
+    q_BTKGH: Float[Array, "B T K G H"],
+    k_BTKH: Float[Array, "B T K H"],
+    v_BTKH: Float[Array, "B T K H"],
+    segments_BT: Int[Array, "B T"],
+    *,
+    window: Int[Array, ""] | None,
+    scale: float,
+) -> Float[Array, "B T K G H"]:
+    """Returns softmax(scale * q k^T) v for queries that see the earlier tokens of their own segment.
+
+    `window` (0: none) limits how far back: a query at t sees keys after t - window. Scores and softmax are float32:
+    bfloat16 has 8 bits of mantissa, and long rows lose their tail. Rows of padding (whatever their segment) see each
+    other and give finite values that nobody reads.
+    """
+    q, k, v = (q_BTKGH * scale).transpose(0, 2, 3, 1, 4), k_BTKH.transpose(0, 2, 1, 3), v_BTKH.transpose(0, 2, 1, 3)
+    return _attend(q, k, v, segments_BT, window).transpose(0, 3, 1, 2, 4)
+
+
+def attend_cached(
+    q_BTKGH: Float[Array, "B T K G H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    valid_BS: Int[Array, "B S"],
+    start: Int[Array, ""],
+    *,
+    window: Int[Array, ""] | None,
+    scale: float,
+) -> Float[Array, "B T K G H"]:
+    """Returns attention of T new tokens, at cache slots start .. start + T, to every valid slot up to their own."""
+    distance_TS = start + jnp.arange(q_BTKGH.shape[1])[:, None] - jnp.arange(k_BSKH.shape[1])[None]
+    near_TS = distance_TS >= 0
+    if window is not None:
+        near_TS &= (window <= 0) | (distance_TS < window)
+    mask_BTS = near_TS[None] & (valid_BS[:, None] > 0)
+    scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32)
+    scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS * scale, MASKED)
+    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH)

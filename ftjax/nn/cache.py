@@ -1,0 +1,20 @@
+"""The keys and values of tokens already read, for decoding one token at a time."""
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+
+class KVCache(struct.PyTreeNode):
+    """Slots 0 .. S-1 of every layer; slot i holds the i-th token of each row, rows being left-padded to one length."""
+
+    k: jax.Array  # [L, B, S, K, H]
+    v: jax.Array  # [L, B, S, K, H]
+    valid: jax.Array  # int32 [B, S]: 1 where a real token stands
+    start: jax.Array  # int32 []: the next free slot, the same for all rows
+
+
+def init(*, layers: int, batch: int, slots: int, kv_heads: int, head_dim: int, dtype: jax.typing.DTypeLike) -> KVCache:
+    """Returns an empty cache."""
+    zeros = jnp.zeros((layers, batch, slots, kv_heads, head_dim), dtype)
+    return KVCache(k=zeros, v=zeros, valid=jnp.zeros((batch, slots), jnp.int32), start=jnp.zeros((), jnp.int32))

@@ -1,0 +1,330 @@
+"""An experiment and its folder -> a finished run: load, measure, train, measure again, leave everything behind.
+
+The only caller of the loop. What an algorithm or a format adds must not show here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import dataclasses
+import datetime
+import functools
+import json
+from typing import Any
+
+import jax
+
+from ftjax import mesh as meshes
+from ftjax import tree
+from ftjax.adapters import attach
+from ftjax.checkpoint import hf_export, hf_import, peft
+from ftjax.checkpoint.store import Store
+from ftjax.errors import UserError
+from ftjax.evals import perplexity, tasks
+from ftjax.experiment import Experiment
+from ftjax.models import params
+from ftjax.runs import card, clock, plots, provenance, writers
+from ftjax.runs.folder import Folder
+from ftjax.runs.jsonl import Jsonl
+from ftjax.sampling import generate
+from ftjax.train import loop
+from ftjax.train import state as states
+from ftjax.train import step as steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """An experiment with its weights in memory and its programs ready to compile."""
+
+    experiment: Experiment
+    base: Any  # frozen; a tree of None in full fine-tuning, where everything is in the state
+    state: states.TrainState
+    step: steps.Step
+    sums: Callable[[Any, Any, Any], Any]
+
+
+@contextlib.contextmanager
+def on_mesh(x: Experiment) -> Any:
+    """Sets the mesh, where there is one, for everything that is traced inside the block."""
+    with jax.set_mesh(x.mesh) if x.mesh is not None else contextlib.nullcontext():
+        yield
+
+
+def start(x: Experiment) -> Parts:
+    """Returns the experiment with weights loaded and the state before its first step."""
+    c = x.config
+    _, base = hf_import.load(x.model_dir, dtype=c["model"]["weights"], mesh=x.mesh)
+    key = jax.random.key(c["seed"])
+    make = lambda base: states.init(x.algorithm.init(jax.random.fold_in(key, 1), base), x.optimizer, key)
+    shardings = None
+    if x.mesh is not None:
+        shardings = meshes.trainable_shardings(x.mesh, x.abstract_state, params.axes(x.model_config))
+    state = jax.jit(make, out_shardings=shardings)(base)
+    if c["adapter"]["name"] == "none":
+        base = jax.tree.map(lambda _: None, base)
+    step = steps.make(x.algorithm, x.optimizer, x.schedule, microbatches=c["microbatches"])
+    out = None if shardings is None else (shardings, None)
+    return Parts(
+        experiment=x,
+        base=base,
+        state=state,
+        step=jax.jit(step, donate_argnums=0, out_shardings=out),
+        sums=jax.jit(steps.make_evaluate(x.algorithm)),
+    )
+
+
+def held_out(parts: Parts, trainable: Any) -> dict[str, float]:
+    """Returns loss and perplexities on the held-out rows."""
+    x = parts.experiment
+    sums = lambda batch: parts.sums(trainable, parts.base, meshes.place_batch(x.mesh, batch))
+    return perplexity.evaluate(sums, x.eval_batches, x.eval_units)
+
+
+def complete(
+    x: Experiment, model: Any, prompts: Sequence[Sequence[int]], *, new: int, temperature: float, seed: int
+) -> list[str]:
+    """Returns the texts that a model (a base with or without adapters attached) gives to tokenised prompts."""
+    out = generate.generate(
+        model,
+        prompts,
+        jax.random.key(seed),
+        x.model_config,
+        max_new_tokens=new,
+        temperature=temperature,
+        top_k=0,
+        top_p=1.0,
+        stop_ids=x.stop_ids,
+    )
+    rows, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
+    return [
+        x.tokenizer.decode(row[:n].tolist(), skip_special=True).strip() for row, n in zip(rows, lengths, strict=True)
+    ]
+
+
+def answers(parts: Parts, trainable: Any, items: Sequence[tasks.Item]) -> list[tasks.Answer]:
+    """Returns the model's greedy, scored answers to items of the held-out set."""
+    x, e = parts.experiment, parts.experiment.config["eval"]
+    if x.check is None or not items:
+        return []
+    model = attach.attach(parts.base, trainable)
+    ask = functools.partial(complete, x, model, new=e["max_new_tokens"], temperature=0.0, seed=0)
+    return tasks.answer(ask, items, x.check, batch_size=e["generate_batch"])
+
+
+def measure(parts: Parts, trainable: Any) -> tuple[dict[str, float], list[tasks.Answer]]:
+    """Returns held-out numbers, with the share of right answers as `eval_score`, and the answers."""
+    numbers, given = held_out(parts, trainable), answers(parts, trainable, parts.experiment.eval_items)
+    return (numbers | {"eval_score": tasks.mean_score(given)} if given else numbers), given
+
+
+def _shown(given: Sequence[tasks.Answer]) -> list[dict[str, Any]]:
+    return [
+        {"prompt": a.item.prompt, "reference": a.item.reference, "answer": a.prediction, "score": a.score}
+        for a in given
+    ]
+
+
+def train(x: Experiment, folder: Folder, say: Callable[[str], None]) -> dict[str, Any]:
+    """Returns the run's summary after training to the end, to patience or to a signal, with all files written."""
+    c = x.config
+    say("loading weights")
+    with on_mesh(x):
+        parts = start(x)
+        return _train(parts, folder, say, c)
+
+
+def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[str, Any]) -> dict[str, Any]:
+    x = parts.experiment
+    base_facts = {"path": str(x.model_dir), "hash": hf_import.content_hash(x.model_dir)}
+    _check_base(folder, base_facts)
+    store = Store(folder.path / "checkpoints", c["checkpoint"]["keep_last"], (loop.MONITOR, "min"))
+    progress, state, position = loop.Progress(), parts.state, None
+    if folder.resumed and store.latest() is not None:
+        state, facts = store.restore(None, parts.state)
+        progress, position = loop.Progress(**facts["progress"]), facts["metrics"]
+        say(f"resuming at step {progress.step:,}")
+    elif folder.resumed:
+        position = 0
+    parts = dataclasses.replace(parts, state=state)
+    folder.json("base.json", base_facts)
+    folder.json("tokenizer.json", _tokenizer_facts(x))
+    folder.json("data.json", {"paths": c["data"]["paths"], "report": x.data_report.as_dict()})
+    out = writers.make(
+        c["log"]["writers"],
+        folder.path,
+        process=jax.process_index(),
+        config=c,
+        steps=c["steps"],
+        start=progress.step,
+        position=position,
+        project=c["log"]["project"],
+        mode=c["log"]["wandb"],
+    )
+    before = _before(parts, folder, progress, say)
+    samples = x.eval_items[: c["eval"]["samples"]]
+    interrupt = loop.Interrupt(say)
+    with interrupt.installed():
+        outcome = loop.run(
+            state=state,
+            base=parts.base,
+            progress=progress,
+            step=parts.step,
+            batches=lambda k: x.loader.iterate(k, threads=1, prefetch=4),
+            place=functools.partial(meshes.place_batch, x.mesh),
+            evaluate=lambda s: held_out(parts, s.trainable),
+            sample=lambda s: _shown(answers(parts, s.trainable, samples)),
+            epoch=lambda k: k / x.loader.batches_per_epoch,
+            store=store,
+            writers=out,
+            position=_position(out),
+            cadence=loop.Cadence(
+                steps=c["steps"],
+                log=c["log"]["every"],
+                evaluate=c["eval"]["every"],
+                checkpoint=c["checkpoint"]["every"],
+                patience=c["stop"]["patience"],
+                spike_factor=c["stop"]["spike_factor"],
+            ),
+            folder=folder.path,
+            interrupt=interrupt,
+        )
+    if outcome.reason == "interrupted":
+        summary = {"reason": outcome.reason, "step": outcome.progress.step}
+        out.close(summary)
+        return summary
+    return _finish(parts, folder, store, outcome, before, out, base_facts)
+
+
+def _check_base(folder: Folder, facts: Mapping[str, Any]) -> None:
+    """Raises where the base of a resumed run is not the one it was started with."""
+    path = folder.path / "base.json"
+    if folder.resumed and path.exists():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["hash"] != facts["hash"]:
+            raise UserError(
+                f"{facts['path']} has content hash {facts['hash'][:12]}, but the run began on {known['hash'][:12]}; "
+                "put the base back or start a new run"
+            )
+
+
+def _tokenizer_facts(x: Experiment) -> dict[str, Any]:
+    made = x.template
+    return {"fingerprint": x.tokenizer.fingerprint, "template": made.name if made else None, "stop_ids": x.stop_ids}
+
+
+def _position(out: writers.Several) -> Callable[[], int]:
+    lines = next((writer for writer in out.writers if isinstance(writer, Jsonl)), None)
+    return lines.position if lines is not None else lambda: 0
+
+
+def _before(parts: Parts, folder: Folder, progress: loop.Progress, say: Callable[[str], None]) -> dict[str, Any]:
+    """Returns what the base does on the held-out set; measured once, at the start of the run."""
+    path = folder.path / "before.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    if progress.step > 0:
+        raise UserError(f"{path} is missing, and the run is past its start; put the file back")
+    say("measuring the base on the held-out set")
+    numbers, given = measure(parts, parts.state.trainable)
+    found = {"metrics": numbers, "answers": _shown(given)}
+    folder.json("before.json", found)
+    return found
+
+
+def _finish(
+    parts: Parts,
+    folder: Folder,
+    store: Store,
+    outcome: loop.Outcome,
+    before: Mapping[str, Any],
+    out: writers.Several,
+    base_facts: Mapping[str, str],
+) -> dict[str, Any]:
+    x, c, progress = parts.experiment, parts.experiment.config, outcome.progress
+    state, used = outcome.state, progress.step
+    best = store.best()
+    if c["checkpoint"]["use"] == "best" and best is not None and best != used:
+        state, used = store.restore(best, parts.state)[0], best
+    after, given = measure(parts, state.trainable)
+    changed = [
+        {
+            **old,
+            "before": old["answer"],
+            "after": new.prediction,
+            "score_before": old["score"],
+            "score_after": new.score,
+        }
+        for old, new in zip(before["answers"], given, strict=True)
+    ]
+    trainable, total = tree.count(state.trainable), tree.count(x.abstract_base)
+    summary = {
+        "reason": outcome.reason,
+        "step": progress.step,
+        "checkpoint": used,
+        "before": before["metrics"],
+        "after": after,
+        "rows": len(x.eval_items) or None,
+        "num_tokens": progress.tokens,
+        "train_seconds": progress.seconds,
+        "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+        "trainable_parameters": trainable,
+        "parameters": total,
+        "trainable_share": trainable / total,
+        **clock.memory(),
+    }
+    _save_result(parts, folder, state)
+    folder.text("answers.jsonl", "".join(json.dumps(row) + "\n" for row in changed))
+    folder.text(
+        f"{_result(c)}/README.md",
+        card.model_card(
+            title=folder.path.name,
+            kind="adapter" if c["adapter"]["name"] != "none" else "merged",
+            base=c["model"]["path"],
+            base_hash=base_facts["hash"],
+            data=", ".join(c["data"]["paths"]),
+            template=x.template.name if x.template else "none",
+            command=(folder.path / "command.sh").read_text(encoding="utf-8").splitlines()[-1],
+            metrics=[
+                card.Measured(name, before["metrics"].get(name), value, None, None, len(x.eval_items) or None)
+                for name, value in after.items()
+            ],
+            trainable=trainable,
+            total=total,
+            tokens=int(progress.tokens),
+            versions=provenance.packages(),
+            license=None,
+            date=datetime.date.today(),
+        ),
+    )
+    plots.draw(folder.path / "metrics.jsonl", folder.path / "plots")
+    folder.summary(summary)
+    out.close(summary)
+    folder.done()
+    return summary | {"samples": changed[: c["eval"]["samples"]]}
+
+
+def _result(c: Mapping[str, Any]) -> str:
+    return "adapter" if c["adapter"]["name"] != "none" else "model"
+
+
+def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None:
+    """Writes what was trained: a PEFT adapter, or after full fine-tuning the model."""
+    x = parts.experiment
+    if x.config["adapter"]["name"] == "none":
+        hf_export.save(folder.path / "model", state.trainable, x.model_config, x.model_dir)
+        return
+    peft.save(
+        folder.path / "adapter",
+        jax.device_get(state.trainable),
+        x.model_config,
+        base_name=str(x.model_dir),
+        rslora=x.config["adapter"]["rslora"],
+        replace=True,
+    )
+
+
+def restore(x: Experiment, folder: Any, step: int | None) -> Parts:
+    """Returns the parts with the state of a run's checkpoint (None: the last one)."""
+    with on_mesh(x):
+        parts = start(x)
+        state, _ = Store(folder / "checkpoints", 1, (loop.MONITOR, "min")).restore(step, parts.state)
+        return dataclasses.replace(parts, state=state)

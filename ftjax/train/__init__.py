@@ -1,0 +1,1 @@
+"""State, optimizer, the jitted step and the host loop around it."""

@@ -1,0 +1,235 @@
+"""The host loop: cadence of logging, evaluation and checkpoints; signals; what stops a run.
+
+Metrics of step t are fetched after step t + 1 is dispatched, so the device does not wait for the host. A step that must
+not count (not finite, or a spike) changes nothing, nor does any step after it: the limit of the next step is made on
+the device from whether the last one was applied.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import math
+import os
+from pathlib import Path
+import signal
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ftjax.checkpoint.store import Store
+from ftjax.errors import UserError
+from ftjax.runs import clock as clocks
+from ftjax.runs.writers import Several
+from ftjax.train.state import TrainState
+from ftjax.train.step import Step
+
+SPIKE_WINDOW = 50  # losses that the median of a spike is taken over
+SPIKE_MINIMUM = 10  # before so many steps nothing counts as a spike
+MONITOR = "eval_loss"
+
+
+@dataclasses.dataclass
+class Progress:
+    """Everything of the host's that a resumed run must know; it travels in the checkpoint's facts."""
+
+    step: int = 0
+    tokens: float = 0.0
+    seconds: float = 0.0  # spent training, over all processes of the run
+    losses: list[float] = dataclasses.field(default_factory=list)
+    best: float = math.inf
+    best_step: int = -1
+    waited: int = 0  # evaluations since the best one
+    evaluated: int = -1  # the last step that was evaluated
+
+    def see_loss(self, loss: float) -> None:
+        """Keeps the last losses, for the median."""
+        self.losses = [*self.losses, loss][-SPIKE_WINDOW:]
+
+    def limit(self, factor: float) -> float:
+        """Returns the loss above which a step is a spike."""
+        if factor <= 0 or len(self.losses) < SPIKE_MINIMUM:
+            return math.inf
+        return factor * statistics.median(self.losses)
+
+    def see_eval(self, value: float) -> None:
+        """Counts evaluations without improvement."""
+        self.evaluated = self.step
+        if value < self.best:
+            self.best, self.best_step, self.waited = value, self.step, 0
+        else:
+            self.waited += 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """How often what happens, in steps; 0 is never (the end is always evaluated and saved)."""
+
+    steps: int
+    log: int
+    evaluate: int
+    checkpoint: int
+    patience: int
+    spike_factor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How the loop ended: `reason` is "done", "patience" or "interrupted"."""
+
+    state: TrainState
+    progress: Progress
+    reason: str
+
+
+class Interrupt:
+    """The first SIGINT or SIGTERM asks the loop to save and stop; the second ends the process at once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.asked = False
+        self._say = say
+
+    def _handle(self, number: int, frame: Any) -> None:
+        del frame
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = True
+        self._say(f"{signal.Signals(number).name}: saving after this step; once more ends at once")
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator["Interrupt"]:
+        """Handles both signals inside the block; outside the main thread it does nothing."""
+        previous = {}
+        with contextlib.suppress(ValueError):
+            previous = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def run(
+    *,
+    state: TrainState,
+    base: Any,
+    progress: Progress,
+    step: Step,
+    batches: Callable[[int], Iterator[Any]],
+    place: Callable[[Any], Any],
+    evaluate: Callable[[TrainState], dict[str, float]],
+    sample: Callable[[TrainState], Sequence[Mapping[str, Any]]],
+    epoch: Callable[[int], float],
+    store: Store,
+    writers: Several,
+    position: Callable[[], int],
+    cadence: Cadence,
+    folder: Path,
+    interrupt: Interrupt,
+) -> Outcome:
+    """Returns the state after the last step, or after the step at which a signal or patience stopped the run.
+
+    Resuming is calling this with the state, and the progress out of the facts, of a checkpoint: batch k depends on k
+    alone. Raises UserError when a step is not finite or spikes; the last good state is then saved, and the batch is
+    in `folder`.
+    """
+    clock = clocks.Clock(total=cadence.steps, window=20)
+    began = time.monotonic() - progress.seconds
+    stream = batches(progress.step)
+    pending: tuple[int, Any, Mapping[str, jax.Array]] | None = None
+    applied: Any = jnp.float32(1)
+    boundaries = (cadence.evaluate, cadence.checkpoint)
+    saved = store.latest()
+
+    def save() -> None:
+        nonlocal saved
+        if saved == progress.step:
+            return
+        started = time.monotonic()
+        progress.seconds = started - began
+        monitored = {MONITOR: progress.best} if progress.best_step == progress.step else {}
+        store.save(progress.step, state, {"progress": dataclasses.asdict(progress), "metrics": position()} | monitored)
+        saved = progress.step
+        clock.exclude(time.monotonic() - started)
+
+    def settle() -> None:
+        """Waits for the numbers of the step that was dispatched last, writes them, and stops the run if it must."""
+        nonlocal pending
+        if pending is None:
+            return
+        number, batch, device = pending
+        numbers = {name: float(value) for name, value in device.items()}
+        pending = None
+        good, weight = numbers.pop("applied") > 0, numbers.pop("weight")
+        del weight
+        if not good:
+            _stop(number, batch, numbers["loss"], progress, folder, save)
+        tokens = float(np.count_nonzero(np.asarray(batch.segments)))
+        progress.step, progress.tokens = number + 1, progress.tokens + tokens
+        progress.see_loss(numbers["loss"])
+        speed = clock.tick(number + 1, tokens)
+        if cadence.log and (number + 1) % cadence.log == 0:
+            extra = {"epoch": epoch(number + 1), "num_tokens": progress.tokens}
+            writers.write(number + 1, numbers | extra | speed | clocks.memory())
+
+    def look() -> bool:
+        """Evaluates and shows samples; returns whether patience is at its end."""
+        started = time.monotonic()
+        numbers = evaluate(state)
+        progress.see_eval(numbers.get(MONITOR, math.inf))
+        writers.write(progress.step, numbers)
+        rows = sample(state)
+        if rows:
+            writers.text(progress.step, "samples", rows)
+        clock.exclude(time.monotonic() - started)
+        return 0 < cadence.patience <= progress.waited
+
+    def due(every: int) -> bool:
+        return every > 0 and progress.step % every == 0 and 0 < progress.step < cadence.steps
+
+    reason = "done"
+    if due(cadence.evaluate) and progress.evaluated != progress.step and look():  # a signal came before the evaluation
+        reason = "patience"
+    for number in range(progress.step, cadence.steps if reason == "done" else 0):
+        host_batch = next(stream)
+        limit = jnp.where(applied > 0, jnp.float32(progress.limit(cadence.spike_factor)), -jnp.inf)
+        state, metrics = step(state, base, place(host_batch), limit)
+        applied = metrics["applied"]
+        settle()
+        pending = (number, host_batch, metrics)
+        if interrupt.asked or any(every > 0 and (number + 1) % every == 0 for every in boundaries):
+            settle()
+        else:
+            continue
+        if due(cadence.evaluate) and not interrupt.asked and look():
+            reason = "patience"
+        if due(cadence.checkpoint):
+            save()
+        if interrupt.asked:
+            reason = "interrupted"
+        if reason != "done":
+            break
+    settle()
+    if reason == "done" and progress.step == cadence.steps and saved != progress.step:
+        look()
+    save()
+    progress.seconds = time.monotonic() - began
+    return Outcome(state=state, progress=progress, reason=reason)
+
+
+def _stop(number: int, batch: Any, loss: float, progress: Progress, folder: Path, save: Callable[[], None]) -> None:
+    """Saves the last good state and the batch, and ends the run with what to do."""
+    dump = folder / f"bad_batch_{number}.npz"
+    arrays: Any = {name: np.asarray(value) for name, value in batch._asdict().items()}
+    np.savez(dump, **arrays)
+    save()
+    usual = (
+        f"the median of the last steps is {statistics.median(progress.losses):.4g}" if progress.losses else "the first"
+    )
+    raise UserError(
+        f"step {number + 1}: the loss or its gradient is not finite or spikes (loss {loss:.6g}; {usual}); the state "
+        f"before it is saved, the batch is in {dump}; lower optimizer.learning_rate, or raise stop.spike_factor"
+    )

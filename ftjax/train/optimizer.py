@@ -1,0 +1,113 @@
+"""Learning-rate schedules and optimizers by name, out of optax, over whatever tree trains.
+
+Moments and updates have the trainables' dtype (float32). To add an optimizer: one entry in `_SCALERS`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from optax import contrib
+
+from ftjax import lookup, tree
+from ftjax.errors import UserError
+
+SCHEDULES = ("constant", "linear", "cosine", "wsd")
+OPTIMIZERS = ("adamw", "sgd", "adafactor", "lion", "muon")
+
+
+def schedule(
+    *, schedule: str, learning_rate: float, steps: int, warmup_steps: int, end_ratio: float, decay_share: float
+) -> optax.Schedule:
+    """Returns the learning rate as a function of the updates done: linear warm-up from 0, then the named shape.
+
+    constant: stays. linear, cosine: falls to end_ratio * learning_rate at `steps`. wsd (warm-up, stable, decay): stays,
+    and falls linearly over the last decay_share of the steps.
+    """
+    if schedule not in SCHEDULES:
+        raise UserError(f"there is no schedule {schedule!r}.{lookup.suggestion(schedule, list(SCHEDULES))}")
+    if not 0 <= warmup_steps < max(steps, 1):
+        raise UserError(
+            f"optimizer.warmup_steps {warmup_steps} must be at least 0 and below the {steps} steps of the run"
+        )
+    end, rest = end_ratio * learning_rate, steps - warmup_steps
+    if schedule == "constant":
+        body = optax.constant_schedule(learning_rate)
+    elif schedule == "linear":
+        body = optax.linear_schedule(learning_rate, end, rest)
+    elif schedule == "cosine":
+        body = optax.cosine_decay_schedule(learning_rate, rest, alpha=end_ratio)
+    else:
+        decay = max(1, round(decay_share * steps))
+        stable = max(0, rest - decay)
+        falling = optax.linear_schedule(learning_rate, end, rest - stable)
+        body = optax.join_schedules([optax.constant_schedule(learning_rate), falling], [stable])
+    if warmup_steps == 0:
+        return body
+    # The first update already moves: at update i of the warm-up the rate is (i + 1) / warmup_steps of the peak.
+    warm = lambda count: learning_rate * (count + 1) / warmup_steps
+    return optax.join_schedules([warm, body], [warmup_steps])
+
+
+def build(
+    rate: optax.Schedule,
+    *,
+    name: str,
+    b1: float,
+    b2: float,
+    eps: float,
+    momentum: float,
+    weight_decay: float,
+    decay: str,
+    clip_norm: float,
+    lora_plus_ratio: float,
+) -> optax.GradientTransformation:
+    """Returns clip -> scale -> decoupled weight decay -> learning rate, as one optax transformation.
+
+    adamw: b1, b2, eps (PyTorch's form). lion: b1, b2. sgd: momentum. muon: momentum on matrices, AdamW on the rest.
+    adafactor: factored second moments. `decay` is a regex of the paths that weight_decay shrinks. clip_norm 0: none.
+    lora_plus_ratio multiplies the learning rate of every LoRA B (LoRA+, Hayou et al. 2024, section 4); 1 is plain LoRA.
+    """
+    if name not in OPTIMIZERS:
+        raise UserError(f"there is no optimizer {name!r}.{lookup.suggestion(name, list(OPTIMIZERS))}")
+    scalers: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "adamw": lambda: optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        "sgd": lambda: optax.trace(decay=momentum) if momentum > 0 else optax.identity(),
+        "adafactor": lambda: optax.chain(
+            optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), optax.scale_by_param_block_rms()
+        ),
+        "lion": lambda: optax.scale_by_lion(b1=b1, b2=b2),
+        "muon": lambda: _muon(momentum=momentum, b1=b1, b2=b2, eps=eps),
+    }
+    parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm > 0 else []
+    parts.append(scalers[name]())
+    if weight_decay > 0:
+        parts.append(optax.add_decayed_weights(weight_decay, mask=lambda params: _masked(params, decay)))
+    parts.append(optax.scale_by_learning_rate(rate))
+    if lora_plus_ratio != 1:
+        parts.append(optax.masked(optax.scale(lora_plus_ratio), lambda params: _masked(params, r".*\.b")))
+    return optax.chain(*parts)
+
+
+def _masked(params: Any, pattern: str) -> Any:
+    """Returns True for every leaf whose path the pattern matches."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: tree.matches(tree.name(path), pattern), params)
+
+
+def _muon(*, momentum: float, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) for the matrices of a stacked tree, Adam for embeddings, head, norms and biases."""
+
+    def dimensions(params: Any) -> Any:
+        def one(path: tuple[Any, ...], leaf: Any) -> Any:
+            name = tree.name(path)
+            matrix = "_proj" in name and "bias" not in name and leaf.ndim >= 2
+            return contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1) if matrix else None
+
+        return jax.tree_util.tree_map_with_path(one, params)
+
+    # Its own learning rate is 1 with the sign of an ascent direction undone: ours is applied after weight decay.
+    inner = contrib.muon(
+        1.0, beta=momentum, adam_b1=b1, adam_b2=b2, eps=eps, muon_weight_dimension_numbers=dimensions
+    )  # fmt: skip
+    return optax.chain(inner, optax.scale(-1.0))

@@ -1,0 +1,92 @@
+"""Look at data files before training on them.
+
+  python scripts/data.py preview chats.jsonl --model MODEL_DIR
+  python scripts/data.py preview world:facts/train --model ftjax/assets/base --rows 5 --html preview.html
+
+A verb is a function `add_VERB` that declares its arguments and a function `VERB` that runs; list it in `VERBS`.
+"""
+
+import argparse
+from pathlib import Path
+import sys
+
+from ftjax import errors
+
+
+def add_preview(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `preview`."""
+    parser.add_argument("file", help="jsonl, json, csv, parquet, a datasets folder, or world:TASK/split")
+    parser.add_argument("--model", required=True, help="model folder with the tokenizer")
+    parser.add_argument("--rows", type=int, default=3, help="how many rows to show (default 3)")
+    parser.add_argument("--template", help="shipped chat template or path of a .jinja (default: the tokenizer's own)")
+    parser.add_argument("--train-on", default="assistant", help="assistant, last_assistant or all (default assistant)")
+    parser.add_argument("--max-length", type=int, help="tokens a row may have (default: any)")
+    parser.add_argument("--truncation", default="drop", help="drop, truncate or error (default drop)")
+    parser.add_argument("--html", type=Path, help="also write a page there")
+
+
+def preview(arguments: argparse.Namespace) -> None:
+    """Prints rows with their trained tokens marked, then what encoding does to the whole file."""
+    import rich.console
+
+    from ftjax.data import encode, tokenizer
+    from ftjax.data import preview as show
+
+    if arguments.html is not None and (arguments.html.suffix != ".html" or not arguments.html.parent.is_dir()):
+        raise errors.UserError(f"--html {arguments.html}: name a file that ends in .html in a folder that exists")
+    if arguments.rows < 0:
+        raise errors.UserError(f"--rows {arguments.rows} must not be negative")
+    tok = tokenizer.load(arguments.model)
+    examples, report = encode.encode_file(
+        arguments.file,
+        tok,
+        template_name=arguments.template,
+        max_length=arguments.max_length,
+        truncation=arguments.truncation,
+        train_on=arguments.train_on,
+    )
+    console = rich.console.Console(highlight=False, soft_wrap=True)
+    for example in examples[: arguments.rows]:
+        console.print(f"── {show.heading(example)}", style="bold", markup=False)
+        console.print(
+            show.coloured(example, tok) if console.is_terminal else show.bracketed(example, tok), markup=False
+        )
+        console.print()
+    console.print(report.as_text(), markup=False)
+    if arguments.html is not None:
+        page = show.page(examples[: arguments.rows], tok, title=arguments.file, summary=report)
+        arguments.html.write_text(page, encoding="utf-8")
+        console.print(f"\nwritten: {arguments.html}", markup=False)
+
+
+VERBS = {"preview": (add_preview, preview)}
+
+
+def main(argv: list[str]) -> int:
+    """Runs one verb and returns the exit status: 2 with a single line for a user's mistake."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, (declare, run) in VERBS.items():
+        verb = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
+        declare(verb)
+        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        verb.set_defaults(run=run)
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except errors.UserError as mistake:
+        if arguments.debug:
+            raise
+        print(f"error: {mistake}", file=sys.stderr)
+        return 2
+    except OSError as bad:  # a full disk, a closed pipe, no permission
+        if arguments.debug:
+            raise
+        if not isinstance(bad, BrokenPipeError):
+            print(f"error: {bad.filename or 'output'}: {bad.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

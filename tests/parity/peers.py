@@ -1,0 +1,82 @@
+"""transformers and PEFT on the golden cases: random weights in, logits and greedy tokens out. Needs torch."""
+
+import copy
+from typing import Any
+
+from golden import cases
+import numpy as np
+import peft
+import torch
+import transformers
+
+
+def model(config: dict[str, Any], seed: int = 0) -> Any:
+    """A float32 transformers model with random weights that float16 holds exactly; norms near one, biases not zero."""
+    given = {key: value for key, value in config.items() if key != "model_type"}
+    made = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(config["model_type"], **given), attn_implementation="eager"
+    ).float()
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(made.named_parameters()):
+            norm = name.endswith("norm.weight")
+            scale = 0.2 if norm or name.endswith("bias") else parameter.shape[-1] ** -0.5
+            value = cases.rounded(rng, tuple(parameter.shape), scale, mean=1.0 if norm else 0.0)
+            parameter.copy_(torch.from_numpy(value.astype(np.float32)))
+    made.tie_weights()
+    return made.eval()
+
+
+def state(made: Any) -> dict[str, np.ndarray]:
+    """The tensors as save_pretrained would write them: no second copy of a tied head."""
+    tied = made.config.tie_word_embeddings
+    return {k: v.numpy() for k, v in made.state_dict().items() if not (tied and k == "lm_head.weight")}
+
+
+def logits(made: Any, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Logits for the three kinds of input, each with the positions that transformers itself would use.
+
+    Every input gets a fresh copy: dynamic RoPE remembers the longest input that it has seen.
+    """
+
+    def run(tokens: np.ndarray, **keys: Any) -> np.ndarray:
+        return copy.deepcopy(made)(torch.from_numpy(tokens).long(), use_cache=False, **keys).logits.numpy()
+
+    mask = torch.from_numpy(given["padded_segments"]).long()
+    rows = [np.unique(row, return_counts=True)[1] for row in given["packed_segments"]]
+    restarting = torch.stack([torch.cat([torch.arange(n) for n in lengths]) for lengths in rows])
+    with torch.no_grad():
+        return {
+            "plain_logits": run(given["plain"]),
+            "padded_logits": run(given["padded"], attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)),
+            "packed_logits": run(given["packed"], position_ids=restarting),
+        }
+
+
+def greedy(made: Any, given: dict[str, np.ndarray], new: int = 16) -> np.ndarray:
+    """Tokens that generate() adds to the left-padded prompts, with its cache."""
+    tokens, mask = (torch.from_numpy(given[name]).long() for name in ("padded", "padded_segments"))
+    with torch.no_grad():
+        out = copy.deepcopy(made).generate(
+            tokens,
+            attention_mask=mask,
+            do_sample=False,
+            max_new_tokens=new,
+            min_new_tokens=new,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    return out[:, tokens.shape[1] :].numpy().astype(np.int32)
+
+
+def adapted(made: Any, arguments: dict[str, Any], seed: int = 1) -> Any:
+    """The model with a PEFT LoRA on it whose A and B are random numbers of float16."""
+    torch.manual_seed(0)
+    wrapped = peft.get_peft_model(made, peft.LoraConfig(task_type="CAUSAL_LM", **arguments))
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(wrapped.named_parameters()):
+            if "lora_" in name:
+                value = cases.rounded(rng, tuple(parameter.shape), 0.5 * parameter.shape[-1] ** -0.5)
+                parameter.copy_(torch.from_numpy(value.astype(np.float32)))
+    return wrapped.eval()

@@ -1,0 +1,105 @@
+import importlib.util
+import json
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ftjax.data import encode, preview, report, template
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "data.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("scripts_data", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def chats(tmp_path):
+    turns = [
+        {"role": "user", "content": "Is <b> & 漢字🙂 bold?"},
+        {"role": "assistant", "content": "It is <b>é</b>🙂."},
+    ]
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": turns}) + "\n")
+    return path
+
+
+def test_trained_text_stands_in_brackets_and_nothing_is_lost(tok, chat_of):
+    conversation = chat_of("user", "Hi 漢字", "assistant", "It is 🙂.", "user", "é?", "assistant", "4")
+    example = encode.encode(conversation, tok, made=template.load("plain", tok), train_on="assistant")
+    wanted = "<bos>User: Hi 漢字\nAssistant:[ It is 🙂.<eos>]\nUser: é?\nAssistant:[ 4<eos>]\n"
+    assert preview.bracketed(example, tok) == wanted
+    assert preview.coloured(example, tok).plain == re.sub(r"[\[\]]", "", wanted)
+    spans = preview.coloured(example, tok).spans
+    assert [span.style for span in spans] == ["dim", preview.STYLE, "dim", preview.STYLE, "dim"]
+
+
+def test_the_page_escapes_everything_that_comes_from_the_data(tok, chat_of):
+    conversation = chat_of("user", "<script>x</script>", "assistant", "a & b <i>")
+    example = encode.encode(conversation, tok, made=template.load("plain", tok), train_on="assistant")
+    counts = report.Counts(max_length=None)
+    counts.see(len(example.ids), rewritten=0, holds_special=False)
+    counts.keep(example.mask)
+    page = preview.page([example], tok, title="<file>", summary=counts.done())
+    assert "<mark> a &amp; b &lt;i&gt;&lt;eos&gt;</mark>" in page
+    assert "&lt;script&gt;x&lt;/script&gt;" in page
+    assert "<script" not in page
+    assert "Preview of &lt;file&gt;" in page
+    assert not re.search(r"(src|href)=", page)  # self-contained
+
+
+def test_preview_prints_rows_and_report_and_writes_the_page(script, chats, model_dir, tmp_path, tmp_cache, capsys):
+    folder = model_dir()
+    page = tmp_path / "out.html"
+    code = script.main(["preview", str(chats), "--model", str(folder), "--template", "plain", "--html", str(page)])
+    printed = capsys.readouterr().out
+    assert code == 0
+    assert "[ It is <b>é</b>🙂.<eos>]" in printed
+    assert f"{chats}:1: " in printed
+    assert "1 read, 1 kept" in printed
+    assert "█ 1" in printed
+    assert "<mark> It is &lt;b&gt;é&lt;/b&gt;🙂.&lt;eos&gt;</mark>" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--template", "plan"], "no chat template 'plan' (did you mean 'plain'?)"),
+        (["--max-length", "3", "--truncation", "error"], "tokens, but max_length is 3"),
+        (["--html", "chats.jsonl"], "--html chats.jsonl: name a file that ends in .html"),
+        (["--rows", "-1"], "--rows -1 must not be negative"),
+        ([], "a chat needs a template, and the tokenizer has none"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(script, chats, model_dir, tmp_cache, capsys, change, message):
+    before = chats.read_bytes()
+    code = script.main(["preview", str(chats), "--model", str(model_dir()), *change])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert chats.read_bytes() == before
+
+
+def test_debug_shows_the_traceback(script, tmp_path, model_dir):
+    from ftjax import errors
+
+    with pytest.raises(errors.UserError, match="no such file"):
+        script.main(["preview", str(tmp_path / "none.jsonl"), "--model", str(model_dir()), "--debug"])
+
+
+def test_the_command_fails_within_seconds_and_without_a_traceback(tmp_path):
+    (tmp_path / "bad.jsonl").write_text("{")
+    command = [sys.executable, str(SCRIPT), "preview", str(tmp_path / "bad.jsonl"), "--model", str(tmp_path / "modle")]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert re.fullmatch(r"error: .*modle: no such file; .* holds bad\.jsonl\n", found.stderr)
