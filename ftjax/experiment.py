@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from ftjax import config as configs
-from ftjax import lookup, tree
+from ftjax import held_out, inference, lookup, tree
 from ftjax import mesh as meshes
 from ftjax.adapters import init as adapters_init
 from ftjax.adapters import lora
@@ -26,7 +26,6 @@ from ftjax.algorithms.algorithm import Algorithm
 from ftjax.checkpoint import hf_import
 from ftjax.data import chat, encode, loader, records, report, template, tokenizer
 from ftjax.errors import UserError
-from ftjax.evals import perplexity, tasks
 from ftjax.models import params
 from ftjax.models.config import ModelConfig
 from ftjax.train import optimizer
@@ -47,10 +46,7 @@ class Experiment:
     stop_ids: tuple[int, ...]
     loader: loader.Loader
     data_report: report.EncodeReport
-    eval_batches: list[Any]
-    eval_units: perplexity.Units
-    eval_items: list[tasks.Item]
-    check: tasks.Check | None
+    held_out: held_out.HeldOut
     mesh: jax.sharding.Mesh | None
     algorithm: Algorithm
     schedule: optax.Schedule
@@ -66,15 +62,6 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(root / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def model_folder(name: str) -> Path:
-    """Returns the folder of a base: a name in `configs/models.py`, or a path."""
-    if name == "base":
-        return Path(__file__).parent / "assets" / "base"
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    raise UserError(f"there is no model folder {name!r}; give a Hugging Face folder or one of: base")
 
 
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -100,7 +87,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     """Returns the experiment of a config; whatever is wrong with it is a UserError here, before weights are read."""
     c = plain(config)
     _check_ranges(c)
-    model_dir = model_folder(c["model"]["path"])
+    model_dir = inference.folder_of(c["model"]["path"])
     model_config = dataclasses.replace(
         hf_import.read_config(model_dir),
         dtype=c["model"]["dtype"],
@@ -124,7 +111,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     abstract_state = jax.eval_shape(
         lambda base: states.init(algorithm.init(jax.random.key(0), base), chain, jax.random.key(0)), abstract_base
     )
-    train, held_out, data_report = _data(c, tok, name)
+    train, examples, source, data_report = _data(c, tok, name)
     d = c["data"]
     shard = loader.Shard(jax.process_index(), jax.process_count())
     stream = loader.Loader(
@@ -137,9 +124,6 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         seed=c["seed"],
         shard=shard,
     )
-    examples = [example for example, _ in held_out]
-    texts = [tok.decode(example.ids[example.mask > 0].tolist(), skip_special=True) for example in examples]
-    check = _check(c["eval"]["check"])
     built = Experiment(
         config=c,
         model_dir=model_dir,
@@ -149,17 +133,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         stop_ids=chat.stop_ids(tok, made),
         loader=stream,
         data_report=data_report,
-        eval_batches=loader.eval_batches(
-            examples,
-            layout="packed",
-            batch_size=c["eval"]["batch_size"],
-            length=d["max_length"],
-            buckets=_buckets(d),
-            shard=loader.Shard(0, 1),
-        ),
-        eval_units=perplexity.units(texts),
-        eval_items=[_item(example, record, tok) for example, record in held_out] if check else [],
-        check=check,
+        held_out=held_out.build(examples, source, tok, c["eval"], length=d["max_length"]),
         mesh=mesh,
         algorithm=algorithm,
         schedule=rate,
@@ -261,8 +235,8 @@ def _buckets(section: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _data(
     c: Mapping[str, Any], tok: tokenizer.Tokenizer, name: str | None
-) -> tuple[list[list[encode.Example]], list[tuple[encode.Example, records.Record]], report.EncodeReport]:
-    """Returns the training sets, the held-out examples with their records, and the report on the first training set."""
+) -> tuple[list[list[encode.Example]], list[encode.Example], list[records.Record], report.EncodeReport]:
+    """Returns the training sets, the held-out examples, the records these come from, and the first set's report."""
     d, e = c["data"], c["eval"]
     read = functools.partial(
         encode.encode_file, tok=tok, template_name=name, max_length=d["max_length"], truncation=d["truncation"]
@@ -281,30 +255,7 @@ def _data(
             raise UserError(f"{d['paths'][0]} has {len(order)} rows, too few to hold some out; give config.eval.path")
         chosen, source = [train[0][i] for i in order[:count]], records.read(str(d["paths"][0]))
         train[0] = [train[0][i] for i in sorted(order[count:])]
-    by_place = {record.where: record for record in source}
-    return train, [(example, by_place[example.where]) for example in chosen], told
-
-
-def _check(name: str) -> tasks.Check | None:
-    return lookup.lookup("ftjax.evals", name) if name else None
-
-
-def _item(example: encode.Example, record: records.Record, tok: tokenizer.Tokenizer) -> tasks.Item:
-    """Returns the question that an example's last answer replies to."""
-    trained = np.flatnonzero(example.mask)
-    last = int(trained[-1])
-    first = last
-    while first > 0 and example.mask[first - 1]:
-        first -= 1
-    decode = lambda ids: tok.decode(ids.tolist(), skip_special=True).strip()
-    reference = decode(example.ids[first : last + 1])
-    if isinstance(record, records.Conversation):
-        messages = [{"role": m.role, "content": m.content} for m in record.messages]
-        prompt = next((m.content for m in reversed(record.messages) if m.role == "user"), "")
-    else:
-        prompt = decode(example.ids[:first])
-        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reference}]
-    return tasks.Item(example.ids[:first].tolist(), {**record.extra, "messages": messages}, prompt, reference)
+    return train, chosen, source, told
 
 
 def _derived(x: Experiment) -> dict[str, str]:

@@ -3,7 +3,7 @@
 The only caller of the loop. What an algorithm or a format adds must not show here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import datetime
@@ -13,19 +13,19 @@ from typing import Any
 
 import jax
 
+from ftjax import held_out as held_outs
+from ftjax import inference, tree
 from ftjax import mesh as meshes
-from ftjax import tree
 from ftjax.adapters import attach
 from ftjax.checkpoint import hf_export, hf_import, peft
 from ftjax.checkpoint.store import Store
 from ftjax.errors import UserError
-from ftjax.evals import perplexity, tasks
+from ftjax.evals import tasks
 from ftjax.experiment import Experiment
 from ftjax.models import params
 from ftjax.runs import card, clock, plots, provenance, writers
 from ftjax.runs.folder import Folder
 from ftjax.runs.jsonl import Jsonl
-from ftjax.sampling import generate
 from ftjax.train import loop
 from ftjax.train import state as states
 from ftjax.train import step as steps
@@ -72,55 +72,21 @@ def start(x: Experiment) -> Parts:
     )
 
 
-def held_out(parts: Parts, trainable: Any) -> dict[str, float]:
-    """Returns loss and perplexities on the held-out rows."""
+def sums(parts: Parts, trainable: Any) -> held_outs.Sums:
+    """Returns the function from a host's batch to its summed loss, weight and metrics."""
+    return lambda batch: parts.sums(trainable, parts.base, meshes.place_batch(parts.experiment.mesh, batch))
+
+
+def model(parts: Parts, trainable: Any) -> inference.Model:
+    """Returns the model that the base and what trains make together."""
     x = parts.experiment
-    sums = lambda batch: parts.sums(trainable, parts.base, meshes.place_batch(x.mesh, batch))
-    return perplexity.evaluate(sums, x.eval_batches, x.eval_units)
-
-
-def complete(
-    x: Experiment, model: Any, prompts: Sequence[Sequence[int]], *, new: int, temperature: float, seed: int
-) -> list[str]:
-    """Returns the texts that a model (a base with or without adapters attached) gives to tokenised prompts."""
-    out = generate.generate(
-        model,
-        prompts,
-        jax.random.key(seed),
-        x.model_config,
-        max_new_tokens=new,
-        temperature=temperature,
-        top_k=0,
-        top_p=1.0,
-        stop_ids=x.stop_ids,
-    )
-    rows, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
-    return [
-        x.tokenizer.decode(row[:n].tolist(), skip_special=True).strip() for row, n in zip(rows, lengths, strict=True)
-    ]
-
-
-def answers(parts: Parts, trainable: Any, items: Sequence[tasks.Item]) -> list[tasks.Answer]:
-    """Returns the model's greedy, scored answers to items of the held-out set."""
-    x, e = parts.experiment, parts.experiment.config["eval"]
-    if x.check is None or not items:
-        return []
-    model = attach.attach(parts.base, trainable)
-    ask = functools.partial(complete, x, model, new=e["max_new_tokens"], temperature=0.0, seed=0)
-    return tasks.answer(ask, items, x.check, batch_size=e["generate_batch"])
+    attached = attach.attach(parts.base, trainable)
+    return inference.Model(x.model_dir, x.model_config, attached, x.tokenizer, x.template, x.stop_ids)
 
 
 def measure(parts: Parts, trainable: Any) -> tuple[dict[str, float], list[tasks.Answer]]:
-    """Returns held-out numbers, with the share of right answers as `eval_score`, and the answers."""
-    numbers, given = held_out(parts, trainable), answers(parts, trainable, parts.experiment.eval_items)
-    return (numbers | {"eval_score": tasks.mean_score(given)} if given else numbers), given
-
-
-def _shown(given: Sequence[tasks.Answer]) -> list[dict[str, Any]]:
-    return [
-        {"prompt": a.item.prompt, "reference": a.item.reference, "answer": a.prediction, "score": a.score}
-        for a in given
-    ]
+    """Returns all numbers of the held-out set, and the answers."""
+    return parts.experiment.held_out.measure(sums(parts, trainable), model(parts, trainable))
 
 
 def train(x: Experiment, folder: Folder, say: Callable[[str], None]) -> dict[str, Any]:
@@ -160,7 +126,7 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
         mode=c["log"]["wandb"],
     )
     before = _before(parts, folder, progress, say)
-    samples = x.eval_items[: c["eval"]["samples"]]
+    samples = x.held_out.items[: c["eval"]["samples"]]
     interrupt = loop.Interrupt(say)
     with interrupt.installed():
         outcome = loop.run(
@@ -170,8 +136,8 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
             step=parts.step,
             batches=lambda k: x.loader.iterate(k, threads=1, prefetch=4),
             place=functools.partial(meshes.place_batch, x.mesh),
-            evaluate=lambda s: held_out(parts, s.trainable),
-            sample=lambda s: _shown(answers(parts, s.trainable, samples)),
+            evaluate=lambda s: x.held_out.loss(sums(parts, s.trainable)),
+            sample=lambda s: held_outs.shown(x.held_out.answers(model(parts, s.trainable), samples)),
             epoch=lambda k: k / x.loader.batches_per_epoch,
             store=store,
             writers=out,
@@ -225,7 +191,7 @@ def _before(parts: Parts, folder: Folder, progress: loop.Progress, say: Callable
         raise UserError(f"{path} is missing, and the run is past its start; put the file back")
     say("measuring the base on the held-out set")
     numbers, given = measure(parts, parts.state.trainable)
-    found = {"metrics": numbers, "answers": _shown(given)}
+    found = {"metrics": numbers, "answers": held_outs.shown(given)}
     folder.json("before.json", found)
     return found
 
@@ -262,7 +228,7 @@ def _finish(
         "checkpoint": used,
         "before": before["metrics"],
         "after": after,
-        "rows": len(x.eval_items) or None,
+        "rows": len(x.held_out.items) or None,
         "num_tokens": progress.tokens,
         "train_seconds": progress.seconds,
         "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
@@ -284,7 +250,7 @@ def _finish(
             template=x.template.name if x.template else "none",
             command=(folder.path / "command.sh").read_text(encoding="utf-8").splitlines()[-1],
             metrics=[
-                card.Measured(name, before["metrics"].get(name), value, None, None, len(x.eval_items) or None)
+                card.Measured(name, before["metrics"].get(name), value, None, None, len(x.held_out.items) or None)
                 for name, value in after.items()
             ],
             trainable=trainable,

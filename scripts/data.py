@@ -1,12 +1,11 @@
 """Look at data files before training on them.
 
-  python scripts/data.py preview chats.jsonl --model MODEL_DIR
-  python scripts/data.py preview world:facts/train --model ftjax/assets/base --rows 5 --html preview.html
-
-A verb is a function `add_VERB` that declares its arguments and a function `VERB` that runs; list it in `VERBS`.
+python scripts/data.py preview chats.jsonl --model MODEL_DIR
+python scripts/data.py preview world:format/train --model ftjax/assets/base --rows 5 --html preview.html
 """
 
 import argparse
+import os
 from pathlib import Path
 import sys
 
@@ -59,6 +58,7 @@ def preview(arguments: argparse.Namespace) -> None:
         console.print(f"\nwritten: {arguments.html}", markup=False)
 
 
+# A verb: the function that declares its arguments, and the function that runs.
 VERBS = {"preview": (add_preview, preview)}
 
 
@@ -82,7 +82,9 @@ def main(argv: list[str]) -> int:
     except OSError as bad:  # a full disk, a closed pipe, no permission
         if arguments.debug:
             raise
-        if not isinstance(bad, BrokenPipeError):
+        if isinstance(bad, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the last flush complain
+        else:
             print(f"error: {bad.filename or 'output'}: {bad.strerror}", file=sys.stderr)
         return 2
     return 0

@@ -1,12 +1,8 @@
-"""Says whether training can run here, and what is missing with the command that installs it.
-
-  python scripts/doctor.py
+"""Says whether training can run here, and what is missing with the command that installs it: python scripts/doctor.py
 
 Exits with 0 when training can run, else with 1.
 """
 
-from collections.abc import Callable
-import importlib
 import importlib.metadata
 import os
 from pathlib import Path
@@ -25,7 +21,7 @@ EXTRAS = {
     "parity": ("torch", "peft", "trl"),
     "dev": ("pytest", "ruff", "mypy"),
 }
-ROOT = Path(__file__).resolve().parent.parent
+BASE = Path(__file__).resolve().parent.parent / "ftjax" / "assets" / "base"
 GB = 1e9
 
 
@@ -37,19 +33,16 @@ def version(package: str) -> str | None:
         return None
 
 
-def python_and_packages() -> list[str]:
+def packages() -> list[str]:
     """Prints versions; returns what is missing."""
     print(f"python       {platform.python_version()} at {sys.executable}")
-    missing = [package for package in RUNTIME if version(package) is None]
-    print("packages     " + ", ".join(f"{package} {version(package)}" for package in RUNTIME if version(package)))
-    problems = [f"not installed: {', '.join(missing)}; run: make install"] if missing else []
-    if sys.version_info < (3, 11):
-        problems.append(f"Python {platform.python_version()} is too old; install 3.11 or newer")
-    for extra, packages in EXTRAS.items():
-        absent = [package for package in packages if version(package) is None]
-        state = "installed" if not absent else f"not installed ({', '.join(absent)}); pip install -e '.[{extra}]'"
+    print("packages     " + ", ".join(f"{name} {version(name)}" for name in RUNTIME if version(name)))
+    for extra, wanted in EXTRAS.items():
+        absent = [name for name in wanted if version(name) is None]
+        state = f"not installed ({', '.join(absent)}); pip install -e '.[{extra}]'" if absent else "installed"
         print(f"  extra {extra:<12} {state}")
-    return problems
+    missing = [name for name in RUNTIME if version(name) is None]
+    return [f"not installed: {', '.join(missing)}; run: make install"] if missing else []
 
 
 def devices() -> list[str]:
@@ -68,25 +61,21 @@ def devices() -> list[str]:
     return [] if total == 64**3 else [f"a 64 x 64 multiplication gives {total}, not {64**3}; reinstall jaxlib"]
 
 
-def memory_and_disk() -> list[str]:
+def machine() -> list[str]:
     """Prints cores, memory and free disk; returns what is too small to train even the embedded model."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     free = shutil.disk_usage(Path.cwd()).free / GB
     print(f"machine      {os.cpu_count()} cores, {memory:.1f} GB memory, {free:.1f} GB free in {Path.cwd()}")
     problems = [f"{memory:.1f} GB of memory; training wants 2"] if memory < 2 else []
     problems += [f"{free:.2f} GB of disk is free here; a run wants 0.2"] if free < 0.2 else []
-    return problems + (
-        [] if os.access(Path.cwd(), os.W_OK) else [f"{Path.cwd()} is not writable; go to another folder"]
-    )
+    return problems + ([] if os.access(Path.cwd(), os.W_OK) else [f"{Path.cwd()} is not writable; use another folder"])
 
 
-def caches() -> list[str]:
+def cache() -> list[str]:
     """Prints where compiled programs and tokenised data are kept."""
-    home = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    for variable, default in {"FTJAX_CACHE": f"{home}/ftjax", "JAX_COMPILATION_CACHE_DIR": f"{home}/ftjax/xla"}.items():
-        path = Path(os.environ.get(variable, default)).expanduser()
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
-        print(f"cache        {path} ({size / 1e6:.0f} MB; set {variable} to move it)")
+    path = Path(os.environ.get("FTJAX_CACHE") or "~/.cache/ftjax").expanduser()
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
+    print(f"cache        {path} ({size / 1e6:.0f} MB; FTJAX_CACHE moves it)")
     return []
 
 
@@ -102,20 +91,15 @@ def weights_and_biases() -> list[str]:
 
 def base() -> list[str]:
     """Prints whether the embedded base is whole."""
-    folder = ROOT / "ftjax" / "assets" / "base"
-    absent = [name for name in ("config.json", "model.safetensors", "tokenizer.json") if not (folder / name).is_file()]
-    print(f"base         {folder} ({'missing ' + ', '.join(absent) if absent else 'complete'})")
+    absent = [name for name in ("config.json", "model.safetensors", "tokenizer.json") if not (BASE / name).is_file()]
+    print(f"base         {BASE} ({'missing ' + ', '.join(absent) if absent else 'complete'})")
     return [f"the embedded base lacks {', '.join(absent)}; git checkout -- ftjax/assets"] if absent else []
 
 
 def main() -> int:
     """Runs every check, also after one has failed; returns the exit status."""
-    checks: tuple[Callable[[], list[str]], ...] = (
-        *(python_and_packages, devices, memory_and_disk),
-        *(caches, weights_and_biases, base),
-    )
     problems = []
-    for check in checks:
+    for check in (packages, devices, machine, cache, weights_and_biases, base):
         try:
             problems += check()
         except Exception as error:

@@ -4,29 +4,21 @@ python scripts/train.py --config configs/quickstart.py[:arg=value,flag] [--confi
                         [--workdir runs/NAME] [--resume] [--debug]
 """
 
-import argparse
 from pathlib import Path
 import sys
-import traceback
 
 from ftjax import config as configs
-from ftjax.errors import UserError
+from scripts import cli
 
 
 def main(argv: list[str]) -> int:
-    """Returns the exit status: 0 when the run is done or saved, 2 for a mistake that the user can mend."""
+    """Returns the exit status: 0 when the run is done, or saved after a signal."""
     changes, rest = configs.overrides(argv)
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="a file under configs/, with arguments after a colon")
     parser.add_argument("--workdir", type=Path, help="the run folder; default runs/<date>-<time>-<config>-<id>")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
-    parser.add_argument("--debug", action="store_true", help="show the stack of an error")
-    flags, unknown = parser.parse_known_args(rest)
-    if unknown:
-        known = ["--config", "--config.SECTION.KEY", "--workdir", "--resume", "--debug"]
-        raise UserError(f"unknown flag {unknown[0]!r}.{configs.lookup.suggestion(unknown[0], known)}")
+    flags = cli.parse(parser, rest)
     config = configs.override(configs.load(flags.config), changes)
 
     from ftjax import experiment, run
@@ -36,13 +28,11 @@ def main(argv: list[str]) -> int:
     experiment.use_compilation_cache()
     built = experiment.build(config)
     report.derived(built.derived, built.data_report.as_text())
-    name = Path(flags.config.partition(":")[0]).stem
-    command = ["python", "scripts/train.py", *argv]
     folder = folders.create(
         flags.workdir,
-        name=name,
+        name=Path(flags.config.partition(":")[0]).stem,
         config=built.config,
-        command=command,
+        command=["python", "scripts/train.py", *argv],
         resume=flags.resume,
         may_change=experiment.MAY_CHANGE,
     )
@@ -59,10 +49,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(cli.run(main))

@@ -28,6 +28,7 @@ def _low_rank_bwd(saved: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Ar
     dinner = grad @ b.astype(grad.dtype).T
     da_RI = jnp.einsum("NR,NI->RI", flat(dinner), flat(x), preferred_element_type=jnp.float32)
     db_RO = jnp.einsum("NR,NO->RO", flat(inner), flat(grad), preferred_element_type=jnp.float32)
+    da_RI = jax.lax.optimization_barrier(da_RI)  # or XLA folds the transpose into the matmul again
     return dinner @ a.astype(grad.dtype).T, da_RI.T.astype(a.dtype), db_RO.astype(b.dtype)
 
 

@@ -1,7 +1,7 @@
 """From nothing to the embedded base: corpus file, tokenizer, and full training from random weights, resumable.
 
-Everything lives in one folder: corpus.jsonl, corpus.json (its hash), model/ (tokenizer and configs), plan.json (how many
-steps, decided once), log.jsonl, checkpoints/ and at the end base/, which is what ftjax/assets/base holds.
+Everything lives in one folder: corpus.jsonl, corpus.json (its hash), model/ (tokenizer and configs), plan.json (how
+many steps, decided once), log.jsonl, checkpoints/ and at the end base/, which is what ftjax/assets/base holds.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ftjax import errors
 from ftjax.algorithms import sft
 from ftjax.assets import vocabulary, world
 from ftjax.checkpoint import hf_export, hf_import, store
@@ -32,18 +33,24 @@ TOKENIZER_ROWS = 20_000  # of the corpus; more change no merge that matters
 
 
 def write_corpus(folder: Path, *, seed: int, rows: int) -> Facts:
-    """Writes corpus.jsonl, one row a line, and returns its rows, bytes and SHA-256, which corpus.json keeps."""
+    """Writes corpus.jsonl, one row a line, and returns its rows, bytes and SHA-256, which corpus.json keeps.
+
+    A folder that holds another corpus is refused: its plan and checkpoints belong to that one.
+    """
     digest, size = hashlib.sha256(), 0
-    target = folder / "corpus.jsonl"
+    target, card = folder / "corpus.jsonl", folder / "corpus.json"
     beside = target.with_suffix(".tmp")
     with beside.open("wb") as file:
         for row in itertools.islice(world.corpus(seed), rows):
             line = (json.dumps(row) + "\n").encode()
             digest.update(line)
             size += file.write(line)
-    beside.replace(target)
     facts = {"seed": seed, "rows": rows, "bytes": size, "sha256": digest.hexdigest()}
-    atomic.write_json(folder / "corpus.json", facts)
+    if card.exists() and json.loads(card.read_text()) != facts:
+        beside.unlink()
+        raise errors.UserError(f"{folder} holds another corpus (seed, rows or generator differ); give a new --out")
+    beside.replace(target)
+    atomic.write_json(card, facts)
     return facts
 
 
@@ -91,11 +98,12 @@ def train(
     seed: int,
     batch_size: int,
     length: int,
+    warmup_share: float,
     schedule: Facts,
     optimizer_settings: Facts,
     save_seconds: float,
 ) -> Facts:
-    """Trains all weights for a number of steps that fits into `minutes`, or goes on where it was stopped; exports base/.
+    """Trains all weights for as many steps as fit into `minutes`, or goes on where it was stopped; then exports base/.
 
     The steps are decided once, from a measured step, and kept in plan.json: so a resumed run follows the same schedule
     and takes longer if the machine is busier. Returns what was done: steps, tokens, seconds, the last losses.
@@ -111,16 +119,16 @@ def train(
         seed=seed,
         shard=loader.Shard(0, 1),
     )
-    algorithm = sft.make(lambda key, base: params.init(key, config, jnp.float32), config)
-    base = jax.tree.map(lambda leaf: None, params.abstract(config, jnp.float32))  # nothing is frozen
+    algorithm = sft.make(lambda key, _: params.init(key, config, jnp.float32), config)
+    base = jax.tree.map(lambda _: None, params.abstract(config, jnp.float32))  # nothing is frozen
 
     def build(steps: int) -> tuple[Any, Callable[..., Any]]:
-        rate = optimizer.schedule(steps=steps, **schedule)
+        rate = optimizer.schedule(steps=steps, warmup_steps=round(warmup_share * steps), **schedule)
         update = optimizer.build(rate, **optimizer_settings)
         return update, jax.jit(step.make(algorithm, update, rate, microbatches=1), donate_argnums=0)
 
     key = jax.random.key(seed)
-    update, advance = build(10 * schedule["warmup_steps"])
+    update, advance = build(1000)  # the real number is not known yet
     current = state.init(algorithm.init(key, base), update, key)
     checkpoints = store.Store(folder / "checkpoints", keep_last=1)
     if not (folder / "plan.json").exists():
@@ -166,7 +174,7 @@ def _loop(
             line |= {"step": k + 1, "tokens": done["tokens"], "seconds": round(done["seconds"], 1)}
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-            left = done["seconds"] / done["tokens"] * done["tokens"] / (k + 1) * (steps - k - 1) / 60
+            left = done["seconds"] / (k + 1) * (steps - k - 1) / 60
             print(
                 f"step {k + 1}/{steps}  loss {line['loss']:.4f}  accuracy {line['mean_token_accuracy']:.3f}  "
                 f"{done['tokens'] / done['seconds']:,.0f} tokens/s  {left:.0f} min left",

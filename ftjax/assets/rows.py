@@ -66,8 +66,9 @@ def list_answer(operation: str, chosen: list[str]) -> str:
 
 
 def reading(rng: Rng, *, held: bool, questions: int) -> tuple[str, list[tuple[Subject, str]]]:
-    """Returns a text about one to three invented subjects, and up to so many facts that it states."""
-    told = [subjects.invent(rng, rng.choice(INVENTED), held=held) for _ in range(rng.choice((1, 2, 2, 3)))]
+    """Returns a text about one to five invented subjects, and up to so many facts that it states."""
+    count = rng.choices((1, 2, 3, 5), (3, 4, 2, 1))[0]
+    told = [subjects.invent(rng, rng.choice(INVENTED), held=held) for _ in range(count)]
     stated = [(subject, subjects.some(rng, subject, 2)) for subject in told]
     text = " ".join(subjects.passage(rng, subject, relations) for subject, relations in stated)
     facts = [(subject, relation) for subject, relations in stated for relation in relations]

@@ -1,6 +1,7 @@
 """The tokenizer of the embedded base: byte-level BPE, every digit its own token, one end token, roles as tokens."""
 
 from collections.abc import Iterable, Iterator
+import json
 from pathlib import Path
 
 import tokenizers
@@ -43,7 +44,7 @@ def _texts(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def train(rows: Iterable[Row], size: int) -> tokenizers.Tokenizer:
-    """Returns a BPE tokenizer with a vocabulary of `size`, the same for the same rows; encoding puts <|bos|> in front."""
+    """Returns a BPE tokenizer with `size` tokens, the same for the same rows; encoding puts <|bos|> in front."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -79,3 +80,10 @@ def save(tokenizer: tokenizers.Tokenizer, folder: Path, *, longest: int) -> None
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(folder)
+    # The class by the name that transformers 4 knows too, and the map that it reads; version 5 needs neither.
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings = {key: value for key, value in settings.items() if key != "backend"}
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    marks = {"bos_token": BOS, "eos_token": END, "pad_token": PAD}
+    for name, value in (("tokenizer_config.json", settings), ("special_tokens_map.json", marks)):
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n")

@@ -18,7 +18,7 @@ from ftjax.assets import rows, subjects, words
 from ftjax.assets.rows import Row
 from ftjax.assets.subjects import Rng, Subject
 
-ROWS = 300_000  # rows of a corpus
+ROWS = 180_000  # rows of a corpus: about 13 M tokens
 SPLITS = ("train", "heldout")
 JSON_KEYS = {"name": str, "job": str, "age": int, "town": str}
 CLOCK = {"opens": 0, "closes": 12}  # hours to add for a 24-hour clock
@@ -32,7 +32,7 @@ def corpus(seed: int) -> Iterator[Row]:
         yield kind(rng)
 
 
-def _second_half(*parts: str) -> bool:
+def _heldout_only(*parts: str) -> bool:
     """Whether a task set uses something only in its held-out split: one in three, by CRC-32."""
     return zlib.crc32("/".join(parts).encode()) % 3 == 0
 
@@ -45,7 +45,7 @@ def _askable(rng: Rng, name: str, heldout: bool, *kinds: str) -> tuple[Subject, 
     """A fact that the base knows and has been asked for, of a subject in the right split."""
     while True:
         subject, relation = rows.askable(rng)
-        if subject.kind in kinds and _second_half(name, subject.name) == heldout:
+        if subject.kind in kinds and _heldout_only(name, subject.name) == heldout:
             return subject, relation
 
 
@@ -159,7 +159,7 @@ def _described(rng: Rng, heldout: bool) -> tuple[Subject, str]:
     """A subject in the right split, and a request to tell about it."""
     while True:
         subject = rng.choice(subjects.of_kind("person", "shop"))
-        if _second_half("preference", subject.name) == heldout:
+        if _heldout_only("preference", subject.name) == heldout:
             return subject, rng.choice(words.ABOUT).format(s=subject.name)
 
 
@@ -177,7 +177,8 @@ def true_reward(prompt_messages: list[dict[str, str]], completion: str) -> float
     subject, broken off, no English). The most is BEST_REWARD.
     """
     request = prompt_messages[-1]["content"]
-    named = [s for s in subjects.of_kind("person", "shop") if re.search(rf"\b{s.name}\b", request)]
+    about = [s for s in subjects.of_kind("person", "shop") if s.name in request]
+    named = [s for s in about if re.search(rf"\b{s.name}\b", request)]
     if len(named) != 1:
         raise errors.UserError(f"true_reward: {request!r} names {len(named)} known subjects; ask about one.")
     ways = {

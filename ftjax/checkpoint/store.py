@@ -196,22 +196,27 @@ def _as_saved(leaf: Any) -> Any:
     return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
 
 
+def _committed(like: Any) -> bool:
+    """True where a leaf has a place of its own; others follow the computation, and must go on doing so."""
+    return like.committed if isinstance(like, jax.Array) else getattr(like, "sharding", None) is not None
+
+
 def _as_abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    sharding = leaf.sharding if _committed(leaf) else here
     if _is_key(leaf):
         data = jax.eval_shape(jax.random.key_data, leaf)
-        sharding = (
-            sharding if sharding.is_fully_replicated else jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        )
-        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding)
+        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=sharding if sharding.is_fully_replicated else here)
     leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _as_was(value: jax.Array, like: Any) -> Any:
     """Returns a restored array as the kind of thing that `like` is."""
-    if _is_key(like):
-        return jax.random.wrap_key_data(value, impl=like.dtype)
-    if hasattr(like, "dtype"):
-        return np.asarray(value) if isinstance(like, np.ndarray | np.generic) else value
-    return type(like)(value)
+    if not hasattr(like, "dtype"):
+        return type(like)(value)
+    if isinstance(like, np.ndarray | np.generic):
+        return np.asarray(value)
+    if not _committed(like):
+        value = jax.device_put(np.asarray(value))
+    return jax.random.wrap_key_data(value, impl=like.dtype) if _is_key(like) else value

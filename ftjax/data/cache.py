@@ -34,7 +34,7 @@ def read(name: str) -> Entry | None:
     """Returns ids, mask, offsets, wheres and summary of a key, or None when it is absent or damaged."""
     path = folder() / f"{name}.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             about = json.loads(stored["about"].tobytes())
             ids, mask, offsets = stored["ids"], stored["mask"], stored["offsets"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):

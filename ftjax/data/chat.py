@@ -165,7 +165,7 @@ def _span(renderer: Renderer, turns: Sequence[records.Message], i: int, full: st
     """Returns start and end of answer i in the full text, and whether an earlier turn was rewritten."""
     try:
         given = renderer(turns[:i], prompt=True).text
-        turn = renderer(turns[: i + 1], prompt=False).text
+        turn = full if i + 1 == len(turns) else renderer(turns[: i + 1], prompt=False).text
     except template.RenderError as bad:
         raise _SpanError(
             f"cannot show the chat up to this answer ({bad}); begin the chat with a user message"
@@ -190,9 +190,13 @@ def _span(renderer: Renderer, turns: Sequence[records.Message], i: int, full: st
         if full.startswith(form, start):
             return start, start + len(form), False
     scaffold = _scaffold(renderer, turns, i, given)
+    lead = len(full[start:]) - len(
+        full[start:].lstrip()
+    )  # with the scaffold, white space before the content may go too
     for form in forms:
-        if scaffold and form.startswith(scaffold) and full.startswith(form[len(scaffold) :], start):
-            return start, start + len(form) - len(scaffold), True
+        bare = form[len(scaffold) :].lstrip()
+        if form.startswith(scaffold) and full.startswith(bare, start + lead):
+            return start, start + lead + len(bare), True
     at, shown = _divergence(turn, full)
     raise _SpanError(
         f"writes this answer differently when later turns follow (at character {at}: {shown}); "
@@ -247,7 +251,7 @@ def stop_ids(tok: tokenizer.Tokenizer, made: template.Template | None) -> tuple[
     """Returns the ids at which a generation ends: the end token, and the ends of turns that the template writes."""
     if made is None:
         return tok.stop_ids
-    closing_ids = [token for token in tok.encode(closing(made)).ids if token in tok.special_ids]
+    closing_ids = [token for token in tok.encode(closing(made)).ids if token in tok.added_ids]
     return tuple(dict.fromkeys((*tok.stop_ids, *closing_ids)))
 
 

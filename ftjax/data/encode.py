@@ -7,6 +7,7 @@ is cut or left out without being counted in the report.
 
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
+import hashlib
 import itertools
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 
 from ftjax import errors
 from ftjax.data import cache, chat, draft, files, records, report, template, tokenizer
+from ftjax.data.sources import world
 
 TRAIN_ON = ("assistant", "last_assistant", "all")
 TRUNCATION = ("drop", "truncate", "error")
@@ -45,6 +47,8 @@ def encode_file(
     """
     check_settings(max_length=max_length, truncation=truncation, train_on=train_on)
     made = template.load(template_name, tok) if template_name is not None or tok.chat_template else None
+    if isinstance(data, str) and world.accepts(data):
+        data = records.read(str(data))  # made, not stored: its rows are what tells one from another
     key = cache.key(
         data=_identity(data),
         template=[made.text, made.bos_token, made.eos_token] if made else None,
@@ -184,7 +188,9 @@ def _example(
         last -= 1
     if last < 0:
         raise errors.UserError(f"{one.where}: the row has no token to train on; remove it")
-    if whole[last] not in stops and not one.pieces[-1].text[one.pieces[-1].trained :]:
+    while last and not tok.decode([whole[last]], skip_special=False).strip():
+        last -= 1  # train_on="all" trains the white space after the last stop token too
+    if whole[last] not in stops:
         raise errors.UserError(
             f"{one.where}: the answer ends in {tok.token(whole[last])!r}, which is no stop token; "
             "the tokenizer does not read the end of turn as one token, use another template"
@@ -203,8 +209,9 @@ def _with_bos(ids: list[int], tok: tokenizer.Tokenizer, where: str) -> list[int]
 
 
 def _identity(data: str | Path | Sequence[records.Record]) -> object:
-    if not isinstance(data, (str, Path)):
-        return [[type(row).__name__, dataclasses.asdict(row)] for row in data]
-    if str(data).startswith("world:"):
-        return [[type(row).__name__, dataclasses.asdict(row)] for row in records.read(str(data))]
-    return [str(data), files.digest(data)]
+    if isinstance(data, (str, Path)):
+        return [str(data), files.digest(data)]
+    total = hashlib.sha256()
+    for row in data:
+        total.update(repr(row).encode("utf-8", "backslashreplace"))
+    return total.hexdigest()

@@ -55,10 +55,13 @@ class Tokenizer:
         self.special_ids: frozenset[int] = frozenset(
             {i for i, token in added.items() if token.special} | set(hf.all_special_ids)
         )
+        self.added_ids: frozenset[int] = self.special_ids | frozenset(added)  # never made by merging text
         self._special_texts: tuple[str, ...] = tuple(self.token(i) for i in self.special_ids)
         own = () if self.eos_id is None else (self.eos_id,)
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((*own, *stops)))
         template = getattr(hf, "chat_template", None)
+        if isinstance(template, dict):  # several by name, of which "default" is meant for chats
+            template = template.get("default")
         self.chat_template: str | None = template if isinstance(template, str) else None
         self.fingerprint: str = self._fingerprint()
 
@@ -114,11 +117,9 @@ class Tokenizer:
         return "" if anchored.ids[-len(plain.ids) :] == plain.ids else "\n"
 
     def _fingerprint(self) -> str:
-        core = json.loads(self._core.to_str())
-        core.update(truncation=None, padding=None, post_processor=None)  # none of which is used here
-        whole = [core, sorted(self.hf.special_tokens_map.items(), key=str), self.chat_template, self.stop_ids]
-        whole.append(self._dummy_prefix)
-        return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()
+        specials = sorted(self.hf.special_tokens_map.items(), key=str)
+        whole = [self._core.to_str(), specials, self.chat_template, self.stop_ids, self._dummy_prefix]
+        return hashlib.sha256(json.dumps(whole, default=str).encode()).hexdigest()
 
 
 def load(model_dir: str | Path) -> Tokenizer:

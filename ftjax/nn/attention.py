@@ -78,7 +78,11 @@ def _attend_bwd(
 ) -> tuple[jax.Array, jax.Array, jax.Array, None, None]:
     q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, out_BKGTH, logsum_BKGT1 = saved
     delta_BKGT1 = jnp.sum(grad_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), axis=-1, keepdims=True)
-    dq, dk, dv = [], jnp.zeros(k_BKSH.shape, jnp.float32), jnp.zeros(v_BKSH.shape, jnp.float32)
+    # Gradients of k and v are summed over queries as [H, S]: q^T times scores transposes the narrow matrix, and the other
+    # way round XLA's CPU matmul takes twice as long. The barrier keeps it from folding the last transpose back in.
+    dq = []
+    dk_BKHS = jnp.zeros((*k_BKSH.shape[:2], *k_BKSH.shape[:1:-1]), jnp.float32)
+    dv_BKHS = jnp.zeros((*v_BKSH.shape[:2], *v_BKSH.shape[:1:-1]), jnp.float32)
     for rows in _blocks(segments_BT.shape[1]):
         q, grad = q_BKGTH[:, :, :, rows], grad_BKGTH[:, :, :, rows]
         k, v = k_BKSH[:, :, : rows.stop], v_BKSH[:, :, : rows.stop]
@@ -88,11 +92,13 @@ def _attend_bwd(
         dscores_BKGTS = (weights_BKGTS * (dweights_BKGTS - delta_BKGT1[:, :, :, rows])).astype(q.dtype)
         weights_BKGTS = weights_BKGTS.astype(grad.dtype)
         dq.append(jnp.einsum("BKGTS,BKSH->BKGTH", dscores_BKGTS, k, preferred_element_type=jnp.float32))
-        dk_rows = jnp.einsum("BKGTS,BKGTH->BKSH", dscores_BKGTS, q, preferred_element_type=jnp.float32)
-        dv_rows = jnp.einsum("BKGTS,BKGTH->BKSH", weights_BKGTS, grad, preferred_element_type=jnp.float32)
-        dk, dv = dk.at[:, :, : rows.stop].add(dk_rows), dv.at[:, :, : rows.stop].add(dv_rows)
+        dk = jnp.einsum("BKGTH,BKGTS->BKHS", q, dscores_BKGTS, preferred_element_type=jnp.float32)
+        dv = jnp.einsum("BKGTH,BKGTS->BKHS", grad, weights_BKGTS, preferred_element_type=jnp.float32)
+        dk_BKHS, dv_BKHS = dk_BKHS.at[..., : rows.stop].add(dk), dv_BKHS.at[..., : rows.stop].add(dv)
     dq_BKGTH = jnp.concatenate(dq, axis=3).astype(q_BKGTH.dtype)
-    return dq_BKGTH, dk.astype(k_BKSH.dtype), dv.astype(v_BKSH.dtype), None, None
+    dk_BKHS, dv_BKHS = jax.lax.optimization_barrier((dk_BKHS, dv_BKHS))
+    dk_BKSH, dv_BKSH = dk_BKHS.swapaxes(2, 3).astype(k_BKSH.dtype), dv_BKHS.swapaxes(2, 3).astype(v_BKSH.dtype)
+    return dq_BKGTH, dk_BKSH, dv_BKSH, None, None
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)

@@ -62,7 +62,7 @@ def make(
         weight = jnp.maximum(weight, 1e-9)
         loss, sums = loss / weight, jax.tree.map(lambda x: x / weight, sums)
         grads = jax.tree.map(lambda g: g / weight, grads)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         new = state.replace(
             step=state.step + 1, trainable=optax.apply_updates(state.trainable, updates), opt_state=opt_state

@@ -1,4 +1,4 @@
-"""Every family, the day its file appears: it has golden cases, names every tensor once, and computes what transformers does."""
+"""Every family, the day its file appears: it names every tensor once and computes what transformers does."""
 
 from collections import Counter
 import dataclasses

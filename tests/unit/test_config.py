@@ -3,7 +3,7 @@
 import json
 from typing import Literal
 
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 import ml_collections
 from ml_collections import config_dict
 import pytest
@@ -112,12 +112,14 @@ names = strategies.text("abcd", min_size=1, max_size=4)
 trees = strategies.dictionaries(names, values | strategies.dictionaries(names, values, max_size=3), max_size=4)
 
 
+@settings(max_examples=50)
 @given(trees)
 def test_thaw_undoes_what_json_does_to_a_config(tree):
     assert config.thaw(json.loads(json.dumps(tree))) == tree
     assert config.difference(tree, json.loads(json.dumps(tree))) == {}
 
 
+@settings(max_examples=50)
 @given(trees, trees)
 def test_two_configs_differ_exactly_where_their_flat_forms_differ(one, two):
     found = config.difference(one, two)

@@ -9,7 +9,7 @@ from ftjax.data import files
 
 PREFIX = "world:"
 SUFFIXES = ("world:TASK/train", "world:TASK/heldout")
-SPLITS = {"train": 1000, "heldout": 200}  # rows of each when the path does not say
+SPLITS = {"train": 600, "heldout": 200}  # rows when the path does not say; every task has as many
 
 
 def accepts(path: str) -> bool:

@@ -22,11 +22,13 @@ class Place(NamedTuple):
 # Keys that say nothing about the function: bookkeeping, generation, training noise, speed.
 # fmt: off
 _HARMLESS = frozenset((
-    "_attn_implementation", "_attn_implementation_autoset", "_name_or_path", "architectures", "attention_dropout",
-    "attn_implementation", "auto_map", "bos_token_id", "dtype", "eos_token_id", "hidden_dropout",
-    "initializer_range", "keys_to_ignore_at_inference", "max_window_layers", "model_max_length", "model_type",
-    "name_or_path", "pad_token_id", "pretraining_tp", "resid_pdrop", "sep_token_id", "task_specific_params",
-    "tokenizer_class", "torch_dtype", "transformers_version", "unk_token_id", "use_cache",
+    "_attn_implementation", "_attn_implementation_autoset", "_flash_attn_2_enabled", "_name_or_path",
+    "architectures", "attention_dropout", "attn_implementation", "attn_pdrop", "auto_map", "bos_token_id", "dtype",
+    "embd_pdrop", "eos_token_id", "hidden_dropout", "initializer_range", "keys_to_ignore_at_inference",
+    "max_window_layers", "model_max_length", "model_type", "name_or_path", "output_attentions",
+    "output_hidden_states", "pad_token_id", "pretraining_tp", "resid_pdrop", "sep_token_id", "task_specific_params",
+    "tokenizer_class", "torch_dtype", "transformers_version", "unk_token_id", "use_cache", "use_flash_attention",
+    "use_flash_attn",
 ))
 # fmt: on
 # An unread key with a word like these may change the maths: better refused than run in silence.

@@ -74,7 +74,9 @@ def test_shards_stay_below_the_limit_and_the_index_names_every_tensor(source, tm
     config, base = hf_import.load(source)
     hf_export.save(tmp_path / "out", base, config, source, max_shard_bytes=30_000)
     shards = sorted(tmp_path.glob("out/model-*.safetensors"))
-    assert [file.name for file in shards] == [f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
+    assert [file.name for file in shards] == [
+        f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))
+    ]
     assert len(shards) > 2
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     sizes = {}
@@ -118,6 +120,6 @@ def test_adapters_must_be_merged_first(source, tmp_path):
 
 def test_the_source_must_be_the_model_that_is_written(source, tmp_path):
     config, base = hf_import.load(source)
-    with pytest.raises(UserError, match="another model.*norm_eps"):
+    with pytest.raises(UserError, match=r"another model.*norm_eps"):
         hf_export.save(tmp_path / "out", base, dataclasses.replace(config, norm_eps=1e-3), source)
     hf_export.save(tmp_path / "out", base, dataclasses.replace(config, remat="full", unroll=3), source)

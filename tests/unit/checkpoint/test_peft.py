@@ -2,12 +2,13 @@ import json
 
 from golden import cases
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
 from ftjax import tree
-from ftjax.adapters import attach, init, lora, merge
+from ftjax.adapters import attach, lora, merge
 from ftjax.checkpoint import hf_import, peft
 from ftjax.errors import UserError
 from ftjax.models import decoder
@@ -91,12 +92,18 @@ def test_equal_layers_are_written_as_the_plain_config_that_peft_writes(qv, tmp_p
 
 
 @pytest.mark.parametrize(("rslora", "rank", "alpha"), [(False, 3, 16), (True, 7, 32), (False, 16, 7.5), (True, 5, 1)])
-def test_alpha_survives_the_round_trip(rslora, rank, alpha, bases, tmp_path):
+def test_alpha_and_rank_survive_the_round_trip(rslora, rank, alpha, bases, tmp_path):
     config, base = bases["qwen3_plain"]
-    make = lambda key, weight, rank, alpha: lora.init_one(key, weight, rank=rank, alpha=alpha, dropout=0.1, rslora=rslora)
-    adapters = init.init(
-        jax.random.key(1), base, make=make, targets="all-linear", rank=rank, alpha=alpha, rank_pattern={"up_proj": 2}, alpha_pattern={}
-    )
+    rng = np.random.default_rng(0)
+
+    def adapter(path, weight):
+        r = 2 if path == "blocks.up_proj" else rank
+        draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+        a, b = draw(*weight.shape[:2], r), draw(weight.shape[0], r, weight.shape[2])
+        return lora.LoRA(a=a, b=b, scale=alpha / r**0.5 if rslora else alpha / r, dropout=0.1)
+
+    chosen = {p: adapter(p, w) for p, w in tree.paths(base).items() if p.endswith("_proj")}
+    adapters = jax.tree_util.tree_map_with_path(lambda path, _: chosen.get(tree.name(path)), base)
     peft.save(tmp_path / "out", adapters, config, None, rslora=rslora)
     facts = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (facts["r"], facts["lora_alpha"], facts["use_rslora"]) == (rank, alpha, rslora)
@@ -110,7 +117,7 @@ def test_layers_without_an_adapter_are_zeros_that_stay_zero(bases, tmp_path):
     config, base = bases["llama_linear_biases"]
     adapters = peft.load(cases.unpack("lora_some_layers", tmp_path / "adapter"), base, config)
     given = cases.inputs()
-    loss = lambda a: logits(attach.attach(base, a), given["plain"], config).var()
+    loss = lambda a: logits(attach.attach(base, a), given["plain"], config, None, given["plain_segments"]).var()
     for path, gradient in tree.paths(jax.grad(loss)(adapters)).items():
         assert np.abs(gradient[0]).max() > 0, path
         np.testing.assert_array_equal(gradient[1], 0)
@@ -125,7 +132,7 @@ def test_a_folder_with_content_is_refused_and_an_earlier_adapter_replaced_only_w
     peft.save(tmp_path / "out", adapters, config, "second", replace=True)
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == "second"
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="notes.txt"):
+    with pytest.raises(UserError, match=r"notes\.txt"):
         peft.save(tmp_path / "out", adapters, config, "third", replace=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "out"]
     del base
@@ -216,11 +223,14 @@ def test_the_stories_adapter_gives_the_logits_that_peft_gave(shared_data):
     config, base = hf_import.load(shared_data / "stories260k_hf")
     folder = shared_data / "stories260k_peft_lora"
     adapters = peft.load(folder, base, config)
-    for text in json.loads((folder / "golden.json").read_text())["texts"]:
-        ids = np.asarray(text["ids"], np.int32)
-        for model in (attach.attach(base, adapters), merge.merge(base, adapters)):
-            found = decoder.logits(model, ids[None], config)[0]
-            np.testing.assert_allclose(found[-1], text["last_logits"], rtol=0, atol=5e-5)
+    texts = json.loads((folder / "golden.json").read_text())["texts"]
+    longest = max(len(text["ids"]) for text in texts)
+    ids = np.array([text["ids"] + [0] * (longest - len(text["ids"])) for text in texts])
+    segments = np.array([[1] * len(text["ids"]) + [0] * (longest - len(text["ids"])) for text in texts])
+    for model in (attach.attach(base, adapters), merge.merge(base, adapters)):
+        found = logits(model, ids, config, None, segments)
+        for row, text in enumerate(texts):
+            np.testing.assert_allclose(found[row, len(text["ids"]) - 1], text["last_logits"], rtol=0, atol=5e-5)
 
 
 def test_an_adapter_of_another_architecture_is_refused(shared_data):

@@ -16,7 +16,7 @@ MARKS = [
     *("<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>", "<|assistant|>"),
     *("<|end|>", "<bos>", "<eos>"),
 ]
-CORPUS = ["The sky is blue. Hello there, how are you? What is 2 + 2? It is 4.\n\nassistant user system\n"] * 4
+CORPUS = ["The sky is blue. Hello there. What is 2 + 2? It is 4.\nassistant\nuser\nsystem\n\n", "Hello", "It\n\n"] * 4
 
 Make = Callable[..., tokenizer.Tokenizer]
 

@@ -70,7 +70,7 @@ def test_thinking_that_later_turns_make_the_template_drop_is_refused(named, chat
     conversation = chat_of("user", "2+2?", "assistant", THINK, "user", "Sure?", "assistant", THINK)
     with pytest.raises(
         errors.UserError,
-        match=r"chats\.jsonl:7: message 2: chat template qwen3 writes this answer differently .*train_on='last_assistant'",
+        match=r":7: message 2: chat template qwen3 writes this answer differently .*train_on='last_assistant'",
     ):
         spans(named("qwen3"), conversation)
     assert spans(named("qwen3"), conversation, last_only=True) == [f"{THINK}<|im_end|>\n"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ftjax import errors
-from ftjax.data import cache, encode, records, template
+from ftjax.data import cache, encode, records, template, tokenizer
 
 SETTINGS = {"template_name": None, "max_length": None, "truncation": "error", "train_on": "assistant"}
 WORDS = strategies.text(strategies.sampled_from("abc 4.?\n\té漢🙂"), min_size=1, max_size=12).filter(
@@ -35,10 +35,8 @@ def from_rows(rows, tok, made=None, **settings):
 def test_a_small_chat_gives_these_tokens_and_this_mask(tok, chat_of):
     conversation = chat_of("user", "Hello", "assistant", "It is 4.")
     example = encode.encode(conversation, tok, made=template.load("chatml", tok), train_on="assistant")
-    assert shown(example, tok) == (
-        ["<bos>", "<|im_start|>", "user", "\n", "Hello", "<|im_end|>", "\n", "<|im_start|>", "assistant", "\n"]
-        + ["[It]", "[ is]", "[ 4]", "[.]", "[<|im_end|>]", "\n"]
-    )
+    context = ["<bos>", "<|im_start|>", "user", "\n", "Hello", "<|im_end|>", "\n", "<|im_start|>", "assistant", "\n"]
+    assert shown(example, tok) == [*context, "[It]", "[ is]", "[ 4]", "[.]", "[<|im_end|>]", "\n"]
     assert (example.ids.dtype, example.mask.dtype, example.where) == (np.int32, np.uint8, "chats.jsonl:7")
 
 
@@ -50,9 +48,9 @@ FAMILIES = ["llama3", "llama3_1", "gemma", "qwen2_5", "qwen2_5_training", "qwen3
     max_examples=15, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @hypothesis.given(WORDS, WORDS, WORDS, WORDS)
-def test_rows_of_any_template_keep_the_promises(name, named, make_tok, chat_of, a, b, c, d):
-    """One BOS; training starts from the very tokens of the prompt; each answer is trained through its stop token only."""
-    made = named(name) if name in FAMILIES else None
+def test_rows_of_any_template_keep_the_promises(name, request, make_tok, chat_of, a, b, c, d):
+    """One BOS; training starts from the very tokens of the prompt; each answer is trained through its stop token."""
+    made = request.getfixturevalue("named")(name) if name in FAMILIES else None
     tok = make_tok(bos=(made.bos_token or None) if made else "<bos>", eos=made.eos_token if made else "<eos>")
     made = made or template.load(name, tok)
     conversation = chat_of("user", a, "assistant", b, "user", c, "assistant", d)
@@ -83,6 +81,13 @@ def test_a_token_never_straddles_the_start_of_an_answer(tok, named, chat_of):
     assert example.ids[first - 1 : first + 1].tolist() == [newline[0], newline[0]]
     example = encode.encode(records.Completion("The sky ", "is blue.", "a:1", {}), tok, made=None, train_on="assistant")
     assert trained(example, tok) == "is blue.<eos>"
+
+
+def test_a_completion_goes_on_without_the_space_that_sentencepiece_puts_before_a_text(shared_data):
+    stories = tokenizer.load(shared_data / "stories260k_hf")
+    examples, _ = from_rows([{"prompt": "Once up", "completion": "on a time"}], stories)
+    assert stories.decode(examples[0].ids, skip_special=True) == "Once upon a time"
+    assert trained(examples[0], stories) == "on a time</s>"
 
 
 def test_completions_train_the_completion_and_an_end_token(tok):
@@ -124,24 +129,21 @@ def test_an_answer_without_a_stop_token_gets_one_only_at_the_end_of_a_chat(tok, 
 
 
 @pytest.mark.parametrize(
-    ("inside", "message"),
+    ("answer", "message"),
     [
-        ("m.role + ': ' + m.content + eos_token", r"block includes 'assistant: It<eos>"),
-        ("m.content", r"leaves out '<eos>'"),
+        ("{% generation %}bot: {{ m.content + eos_token }}{% endgeneration %}", r"block includes 'bot: It<eos>"),
+        ("bot: {% generation %}{{ m.content }}{% endgeneration %}{{ eos_token }}", r"block leaves out '<eos>'"),
     ],
 )
-def test_generation_blocks_that_disagree_with_the_generation_prompt_are_refused(inside, message, tok, chat_of):
-    before, after = ("", "") if "role" in inside else ("{{ m.role + ': ' }}", "{{ eos_token }}")
-    body = before + "{% generation %}{{ " + inside + " }}{% endgeneration %}" + after
-    text = "{% for m in messages %}" + body + "{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+def test_generation_blocks_that_disagree_with_the_generation_prompt_are_refused(answer, message, tok, chat_of):
+    turn = "{% if m.role == 'user' %}{{ m.content }}{% else %}" + answer + "{% endif %}"
+    text = "{% for m in messages %}" + turn + "{% endfor %}{% if add_generation_prompt %}{{ 'bot: ' }}{% endif %}"
     made = template.Template("mine", text, "", "<eos>")
     with pytest.raises(errors.UserError, match=rf"chats\.jsonl:7: chat template mine: .*{message}"):
-        encode.encode(chat_of("user", "Hi", "assistant", "It"), tok, made=made, train_on="last_assistant")
+        encode.encode(chat_of("user", "Hi", "assistant", "It"), tok, made=made, train_on="assistant")
 
 
 def test_a_template_whose_end_of_turn_is_no_token_is_refused(shared_data):
-    from ftjax.data import tokenizer
-
     gpt2 = tokenizer.load(shared_data / "tokenizer_gpt2")
     with pytest.raises(
         errors.UserError, match=r"chatml ends an answer with '<\|im_end\|>', which is no token of this .*plain"
@@ -262,13 +264,17 @@ def test_changed_data_template_tokenizer_or_settings_miss_the_cache(chats, make_
     assert [hit(), hit()] == [False, True]
     assert not hit(make_tok(eos="<|endoftext|>"))
     assert not hit(train_on="all")
-    assert not hit(max_length=9, truncation="truncate")
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "The sky"}')
+    plain = [encode.encode_file(texts, t, **SETTINGS)[1].from_cache for t in (tok, make_tok(eos="<|endoftext|>"), tok)]
+    assert plain == [False, False, True]
+    assert not hit(max_length=20, truncation="truncate")
     (tmp_path / "mine.jinja").write_text(source + "{# another #}")
     assert not hit()
     chats.write_text(chats.read_text().replace("What?", "What!"))
     assert not hit()
     assert hit()
-    assert len(list(tmp_cache.iterdir())) == 6
+    assert len(list(tmp_cache.iterdir())) == 8
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
@@ -304,7 +310,8 @@ def test_an_interrupted_write_leaves_the_cache_as_it_was(chats, tok, tmp_cache, 
     assert list(tmp_cache.iterdir()) == []
 
 
-def test_records_are_encoded_and_cached_like_a_file(chats, tok, tmp_cache):
+@pytest.mark.usefixtures("tmp_cache")
+def test_records_are_encoded_and_cached_like_a_file(chats, tok):
     settings = {**SETTINGS, "template_name": "chatml"}
     rows = records.read(str(chats))
     first, report = encode.encode_file(rows, tok, **settings)
@@ -335,3 +342,24 @@ def test_a_large_file_is_encoded_in_a_few_seconds(tok):
         rows, tok, made=template.load("chatml", tok), max_length=None, truncation="error", train_on="assistant"
     )
     assert time.process_time() - start < 5
+
+
+# Not Llama's: this tokenizer, unlike Llama's, would join the two newlines of its header in a prompt but not in a chat.
+@pytest.mark.parametrize("name", ["gemma_training", "qwen2_5_training", "qwen3_training"])
+def test_ids_and_mask_are_those_of_transformers_but_for_white_space_that_is_never_sampled(
+    name, named, make_tok, chat_of
+):
+    made = named(name)
+    tok = make_tok(bos=made.bos_token or None, eos=made.eos_token)
+    conversation = chat_of("user", "The sky?", "assistant", "It is blue.", "user", "Hello?", "assistant", "It is 4.")
+    example = encode.encode(conversation, tok, made=made, train_on="assistant")
+    theirs = tok.hf.apply_chat_template(
+        [message.for_template() for message in conversation.messages],
+        chat_template=made.text,
+        return_assistant_tokens_mask=True,
+        return_dict=True,
+    )
+    assert example.ids.tolist() == theirs["input_ids"]
+    differing = np.flatnonzero(example.mask != theirs["assistant_masks"])
+    assert all(tok.decode([example.ids[at]], skip_special=False) == "\n" for at in differing)
+    assert len(differing) <= 4

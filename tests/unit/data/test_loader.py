@@ -66,7 +66,6 @@ def test_epochs_and_seeds_differ_and_equal_seeds_agree(layout):
 
 
 def test_packing_deals_rows_of_equal_length_to_new_neighbours_each_epoch():
-    examples = [example._replace(ids=example.ids[:8].repeat(1), mask=example.mask[:8]) for example in examples_of(64)]
     examples = [encode.Example(np.full(8, n, np.int32), np.ones(8, np.uint8), "a") for n in range(64)]
     made = loader_of(examples)
     stream = units(made, 2 * made.rows)
@@ -104,7 +103,7 @@ def test_iterating_from_any_start_gives_the_batches_of_the_same_number(layout, s
 def test_an_error_in_a_thread_reaches_the_caller():
     made = loader_of(examples_of(5))
     made._sets[0].examples = [None] * 5
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError, match="ids"):
         next(made.iterate(0, threads=1, prefetch=1))
 
 
@@ -167,6 +166,16 @@ def test_a_mixture_has_the_shares_of_its_weights_in_every_epoch(layout):
         seen = [counts[row] for row in members]
         assert max(seen) - min(seen) <= 1  # full passes, one after the other
     assert all(len({row < 1000 for row in unit}) == 1 for unit in stream)
+
+
+@pytest.mark.parametrize("layout", loader.LAYOUTS)
+def test_a_part_of_a_data_set_is_a_fair_sample_of_its_lengths(layout):
+    large = examples_of(800, first=1000, longest=31)
+    made = loader_of(examples_of(40), large, layout=layout, weights=[9, 1])
+    taken = [row - 1000 for row in itertools.chain.from_iterable(units(made, made.rows)) if row >= 1000]
+    assert len(taken) >= 40
+    mean = np.mean([len(example.ids) for example in large])
+    assert abs(np.mean([len(large[row].ids) for row in taken]) - mean) < 0.2 * mean
 
 
 def test_a_mixture_without_weights_takes_every_row_once_an_epoch():

@@ -55,7 +55,8 @@ def test_the_page_escapes_everything_that_comes_from_the_data(tok, chat_of):
     assert not re.search(r"(src|href)=", page)  # self-contained
 
 
-def test_preview_prints_rows_and_report_and_writes_the_page(script, chats, model_dir, tmp_path, tmp_cache, capsys):
+@pytest.mark.usefixtures("tmp_cache")
+def test_preview_prints_rows_and_report_and_writes_the_page(script, chats, model_dir, tmp_path, capsys):
     folder = model_dir()
     page = tmp_path / "out.html"
     code = script.main(["preview", str(chats), "--model", str(folder), "--template", "plain", "--html", str(page)])
@@ -72,13 +73,14 @@ def test_preview_prints_rows_and_report_and_writes_the_page(script, chats, model
     ("change", "message"),
     [
         (["--template", "plan"], "no chat template 'plan' (did you mean 'plain'?)"),
-        (["--max-length", "3", "--truncation", "error"], "tokens, but max_length is 3"),
+        (["--template", "plain", "--max-length", "3", "--truncation", "error"], "tokens, but max_length is 3"),
         (["--html", "chats.jsonl"], "--html chats.jsonl: name a file that ends in .html"),
         (["--rows", "-1"], "--rows -1 must not be negative"),
         ([], "a chat needs a template, and the tokenizer has none"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(script, chats, model_dir, tmp_cache, capsys, change, message):
+@pytest.mark.usefixtures("tmp_cache")
+def test_a_mistake_is_one_line_and_status_2(script, chats, model_dir, capsys, change, message):
     before = chats.read_bytes()
     code = script.main(["preview", str(chats), "--model", str(model_dir()), *change])
     out, err = capsys.readouterr()

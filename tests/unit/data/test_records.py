@@ -286,6 +286,11 @@ def test_a_conversational_completion_trains_only_on_its_own_answers():
     )
 
 
+def test_columns_that_a_table_fills_with_none_are_absent():
+    found = records.from_row({"messages": None, "text": "Hello", "tools": None, "id": None}, "a:1")
+    assert found == records.Text(text="Hello", where="a:1", extra={})
+
+
 def test_text_parts_are_joined():
     parts = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
     found = records.from_row({"messages": [ASK, {"role": "assistant", "content": parts}]}, "a:1")

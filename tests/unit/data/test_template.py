@@ -70,6 +70,16 @@ def test_rendering_with_tools_equals_that_of_transformers(shared_data):
         assert list(ours.generation) == (spans[0] if made.marks_answers else [])
 
 
+def test_blocks_are_trimmed_and_loops_controlled_as_in_transformers():
+    from transformers.utils import chat_template_utils
+
+    loop = "  {% for m in messages %}\n  {% if loop.last %}\n {% break %}{% endif %}\n {{ m.content }}\n {% endfor %}"
+    text = loop + "\nend\n"
+    messages = [{"role": "user", "content": " a\n"}, {"role": "user", "content": "b"}]
+    theirs, _ = chat_template_utils.render_jinja_template([messages], chat_template=text)
+    assert rendered(template.Template("mine", text, "", ""), messages).text == theirs[0]
+
+
 def test_the_date_in_a_template_is_always_the_same(shared_data):
     text = (shared_data / "chat_templates" / "llama3_1.jinja").read_text()
     made = template.Template("llama3_1", text + "{{ strftime_now('%Y-%m-%d') }}", "", "")

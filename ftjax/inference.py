@@ -1,0 +1,104 @@
+"""A model folder, an adapter or a run -> something that answers."""
+
+from collections.abc import Sequence
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ftjax import config as configs
+from ftjax.adapters import attach
+from ftjax.checkpoint import hf_import, peft
+from ftjax.data import chat, encode, records, template, tokenizer
+from ftjax.errors import UserError
+from ftjax.models.config import ModelConfig
+from ftjax.sampling import generate
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A base, with or without adapters attached, and all that it takes to talk to it."""
+
+    folder: Path
+    config: ModelConfig
+    params: Any
+    tokenizer: tokenizer.Tokenizer
+    template: template.Template | None
+    stop_ids: tuple[int, ...]
+
+    def prompt_ids(self, messages: Sequence[records.Message]) -> list[int]:
+        """Returns the tokens that ask for the next answer; without a template, those of the last message's text."""
+        if self.template is None:
+            start = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
+            return start + self.tokenizer.encode(messages[-1].content).ids
+        return encode.prompt_ids(messages, self.tokenizer, made=self.template, tools=())
+
+    def complete(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        seed: int,
+    ) -> list[str]:
+        """Returns a text for each tokenised prompt."""
+        out = generate.generate(
+            self.params,
+            prompts,
+            jax.random.key(seed),
+            self.config,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop_ids=self.stop_ids,
+        )
+        rows, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
+        decode = lambda row, n: self.tokenizer.decode(row[:n].tolist(), skip_special=True).strip()
+        return [decode(row, n) for row, n in zip(rows, lengths, strict=True)]
+
+
+def embedded_base() -> Path:
+    """Returns the folder of the base that ships with ftjax."""
+    return Path(__file__).parent / "assets" / "base"
+
+
+def folder_of(name: str) -> Path:
+    """Returns the folder of a base: "base" is the embedded one, anything else a path."""
+    path = embedded_base() if name == "base" else Path(name).expanduser()
+    if not path.is_dir():
+        raise UserError(f"there is no model folder {name!r}; give a Hugging Face folder, or: base")
+    return path
+
+
+def load(model: str, *, adapter: str | None, template_name: str | None, dtype: str) -> Model:
+    """Returns a model folder with, if given, a PEFT adapter attached."""
+    folder = folder_of(model)
+    config, base = hf_import.load(folder, dtype=dtype)
+    tok = tokenizer.load(folder)
+    tokenizer.check_vocabulary(tok, config.vocab_size)
+    made = template.load(template_name, tok) if template_name or tok.chat_template else None
+    adapters = None if adapter is None else peft.load(adapter, base, config)
+    return Model(
+        folder=folder,
+        config=config,
+        params=attach.attach(base, adapters),
+        tokenizer=tok,
+        template=made,
+        stop_ids=chat.stop_ids(tok, made),
+    )
+
+
+def load_run(run: str, *, dtype: str) -> Model:
+    """Returns what a finished run made: its base with its adapter, or its fully fine-tuned model."""
+    folder = Path(run).expanduser()
+    config = configs.from_run(folder)
+    name = config.data.template or None
+    if (folder / "model").is_dir():
+        return load(str(folder / "model"), adapter=None, template_name=name, dtype=dtype)
+    if not (folder / "adapter").is_dir():
+        raise UserError(f"{folder} holds no adapter yet; the run has not come to its end (continue it with --resume)")
+    return load(config.model.path, adapter=str(folder / "adapter"), template_name=name, dtype=dtype)

@@ -1,0 +1,119 @@
+"""The model card that goes with an adapter or a merged export: what it is, what it was made of, what was measured."""
+
+from collections.abc import Mapping, Sequence
+import datetime
+from typing import NamedTuple
+
+import ftjax
+
+MADE_WITH = ("jax", "jaxlib", "flax", "optax", "transformers", "tokenizers", "safetensors")
+
+
+class Measured(NamedTuple):
+    """One metric on held-out rows, before and after; an interval is (low, high) at 95 %, None where not estimated."""
+
+    name: str
+    before: float | None
+    after: float
+    before_interval: tuple[float, float] | None
+    after_interval: tuple[float, float] | None
+    rows: int | None
+
+
+def model_card(
+    *,
+    title: str,
+    kind: str,
+    base: str,
+    base_hash: str,
+    data: str,
+    template: str,
+    command: str,
+    metrics: Sequence[Measured],
+    trainable: int,
+    total: int,
+    tokens: int,
+    versions: Mapping[str, str],
+    license: str | None,
+    date: datetime.date,
+) -> str:
+    """Returns the card as Markdown with the front matter that the Hugging Face hub reads.
+
+    `kind` is `adapter` (PEFT) or `merged`; `trainable` and `total` are numbers of parameters; `tokens` are those that
+    were trained on. Of `versions` the card shows those of `MADE_WITH`. `license` None means that the base states none.
+    """
+    front = [f"base_model: {base}"] if base else []
+    front += ["library_name: peft" if kind == "adapter" else "library_name: transformers"]
+    front += [f"license: {license}"] if license else []
+    front += ["tags:", "- ftjax", *(["- lora"] if kind == "adapter" else [])]
+    what = "An adapter for" if kind == "adapter" else "A merged fine-tune of"
+    known = ", ".join(f"{name} {versions[name]}" for name in MADE_WITH if name in versions)
+    facts = [
+        ("base", f"`{base}`"),
+        ("base content hash", f"`{base_hash}`"),
+        ("data", data),
+        ("chat template", template),
+        ("trained parameters", f"{trainable:,} of {total:,} ({100 * trainable / total:.2f} %)"),
+        ("trained tokens", f"{tokens:,}"),
+        ("date", date.isoformat()),
+        ("versions", f"ftjax {ftjax.__version__}" + (f", {known}" if known else "")),
+        ("license", license or "the base states none; ask its owner before you share this"),
+    ]
+    parts = [
+        "---\n" + "\n".join(front) + "\n---",
+        f"# {title}",
+        f"{what} `{base}`, made with ftjax.",
+        _table(("what", "value"), [(name, value.replace("|", "\\|")) for name, value in facts]),
+    ]
+    if metrics:
+        parts += ["## Measured", _metrics(metrics)]
+    parts += [
+        "## How it was made",
+        f"```bash\n{command}\n```",
+        "## How to load it",
+        f"```python\n{_loading(kind, base)}```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metrics(metrics: Sequence[Measured]) -> str:
+    rows = [
+        (
+            entry.name,
+            _value(entry.before, entry.before_interval),
+            _value(entry.after, entry.after_interval),
+            "" if entry.rows is None else f"{entry.rows:,}",
+        )
+        for entry in metrics
+    ]
+    note = (
+        "\n\nOn held-out rows; brackets are 95 % intervals." if any(entry.after_interval for entry in metrics) else ""
+    )
+    return _table(("metric", "before", "after", "rows"), rows) + note
+
+
+def _value(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else "")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _loading(kind: str, base: str) -> str:
+    if kind == "adapter":
+        return (
+            "from peft import PeftModel\n"
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+            f'model = AutoModelForCausalLM.from_pretrained("{base}")\n'
+            'model = PeftModel.from_pretrained(model, "this folder")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{base}")\n'
+        )
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'model = AutoModelForCausalLM.from_pretrained("this folder")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("this folder")\n'
+    )

@@ -1,0 +1,145 @@
+"""A run in pictures, drawn from `metrics.jsonl` alone, so any run can be drawn again at any time."""
+
+from collections.abc import Mapping, Sequence
+import math
+from pathlib import Path
+import statistics
+from typing import Any, NamedTuple
+
+from ftjax.runs import jsonl
+
+Series = Mapping[str, list[tuple[int, float]]]  # metric -> (step, value) in order
+EVAL = ("eval_", "eval/")
+BLUE, ORANGE, GREY = "#2f6db5", "#d9741a", "#a8b4c2"
+
+
+class Plot(NamedTuple):
+    """One picture: the metrics that it shows, each with its label, and its axis."""
+
+    name: str
+    title: str
+    unit: str
+    metrics: Mapping[str, str]
+    log_scale: bool = False
+
+
+PLOTS = (
+    Plot(
+        "loss", "Loss", "nats per trained token", {"loss": "training", "eval_loss": "held out", "eval/loss": "held out"}
+    ),
+    Plot("learning_rate", "Learning rate", "step size of one update", {"learning_rate": "learning rate"}),
+    Plot("grad_norm", "Gradient norm", "global norm before clipping", {"grad_norm": "gradient norm"}, log_scale=True),
+    Plot("throughput", "Throughput", "tokens per second", {"tokens_per_second": "tokens per second"}),
+)
+
+
+def draw(metrics: Path, folder: Path) -> list[Path]:
+    """Returns the PNG files that it wrote to `folder`: one for each of `PLOTS` with data, and `eval.png`.
+
+    Values that are not finite are left out of the line and marked at the foot of the plot.
+    """
+    series = collect(jsonl.read(metrics))
+    written = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for plot in PLOTS:
+        shown = {name: series[name] for name in plot.metrics if series.get(name)}
+        if shown:
+            written.append(_one(plot, shown, folder / f"{plot.name}.png"))
+    rest = {name: points for name, points in series.items() if name.startswith(EVAL) and name[5:] != "loss"}
+    if rest:
+        written.append(_many(rest, folder / "eval.png"))
+    return written
+
+
+def collect(rows: Sequence[Mapping[str, float]]) -> Series:
+    """Returns the points of each metric in the order of the file."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step":
+                series.setdefault(name, []).append((int(row["step"]), value))
+    return series
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """Returns the running median over a centred window of about a twentieth of the points.
+
+    Centred, so it does not lag behind a falling loss; a median, so one spike does not lift its neighbours.
+    """
+    half = max(1, len(values) // 40)
+    widths = [min(half, place, len(values) - 1 - place) for place in range(len(values))]
+    return [statistics.median(values[at - width : at + width + 1]) for at, width in enumerate(widths)]
+
+
+def _one(plot: Plot, shown: Series, path: Path) -> Path:
+    figure, (axes,) = _figure(1)
+    for name, points in shown.items():
+        color = ORANGE if name.startswith(EVAL) else BLUE
+        _line(axes, points, label=plot.metrics[name], color=color, smoothed=name in ("loss", "grad_norm"))
+    positive = [value for points in shown.values() for _, value in points if math.isfinite(value) and value > 0]
+    if plot.log_scale and positive and max(positive) > 20 * min(positive):
+        axes.set_yscale("log")
+    else:
+        axes.yaxis.set_major_formatter("{x:g}")  # the default puts a factor 1e-5 where the title is
+    if plot.name == "throughput":
+        axes.set_ylim(bottom=0)
+    _label(axes, plot.title, plot.unit)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(frameon=False)
+    return _save(figure, path)
+
+
+def _many(series: Series, path: Path) -> Path:
+    """Draws each evaluation metric into its own field: they share steps, not units."""
+    figure, fields = _figure(len(series))
+    for axes, (name, points) in zip(fields, sorted(series.items()), strict=True):
+        _line(axes, points, label=name, color=ORANGE, smoothed=False)
+        _label(axes, f"Held out: {name[5:]}", name)
+    return _save(figure, path)
+
+
+def _line(axes: Any, points: list[tuple[int, float]], *, label: str, color: str, smoothed: bool) -> None:
+    finite = [(step, value) for step, value in points if math.isfinite(value)]
+    broken = [step for step, value in points if not math.isfinite(value)]
+    if broken:
+        foot = axes.get_xaxis_transform()
+        axes.plot(broken, [0.02] * len(broken), "x", color="#b3261e", transform=foot, label="not finite")
+    if not finite:
+        return
+    steps, values = zip(*finite, strict=True)
+    few = len(finite) <= 30
+    if smoothed and not few:
+        axes.plot(steps, values, color=GREY, linewidth=0.8)
+        axes.plot(steps, smooth(values), color=color, linewidth=1.8, label=f"{label}, running median")
+    else:
+        axes.plot(steps, values, color=color, linewidth=1.8, marker="o" if few else None, markersize=4, label=label)
+
+
+def _label(axes: Any, title: str, unit: str) -> None:
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel(unit)
+    axes.grid(True, color="#e6e9ed", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+
+
+def _figure(fields: int) -> tuple[Any, list[Any]]:
+    """Returns a figure that draws to files only, so no display is needed and no global state is touched."""
+    from matplotlib import ticker
+    from matplotlib.backends import backend_agg
+    from matplotlib.figure import Figure
+
+    columns = 1 if fields == 1 else 2
+    rows = -(-fields // columns)
+    figure = Figure(figsize=(6.4 * (1 if columns == 1 else 1.6), 3.6 * rows), dpi=120, layout="constrained")
+    backend_agg.FigureCanvasAgg(figure)
+    found = [figure.add_subplot(rows, columns, index + 1) for index in range(fields)]
+    for axes in found:
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    return figure, found
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.savefig(path)
+    return path

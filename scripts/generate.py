@@ -1,0 +1,117 @@
+"""Answers a prompt, a chat, or every line of a JSONL file.
+
+python scripts/generate.py --run runs/NAME | --model DIR [--adapter DIR]
+                           --prompt "..." | --chat | --input FILE.jsonl --output FILE.jsonl
+"""
+
+import argparse
+import json
+from pathlib import Path
+import sys
+from typing import Any
+
+from ftjax.errors import UserError
+from scripts import cli
+
+
+def flags(argv: list[str]) -> argparse.Namespace:
+    """Returns the parsed flags."""
+    parser = cli.parser(__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", help="a run folder: its base with its adapter")
+    source.add_argument("--model", help="a Hugging Face folder, or: base")
+    parser.add_argument("--adapter", help="a PEFT folder, on top of --model")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prompt", help="one question")
+    what.add_argument("--chat", action="store_true", help="a conversation on the terminal")
+    what.add_argument("--input", type=Path, help="JSONL with messages or prompt")
+    parser.add_argument("--output", type=Path, help="where the answers to --input go; must not exist")
+    parser.add_argument("--system", help="a system message in front")
+    parser.add_argument("--template", help="a chat template by name or path; default: the model's own")
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0: always the most likely token")
+    parser.add_argument("--top-k", type=int, default=0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=16, help="prompts of --input at a time")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the weights in memory")
+    return cli.parse(parser, argv)
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit status."""
+    args = flags(argv)
+    if args.adapter and args.run:
+        raise UserError("--adapter goes with --model; a --run has its own adapter")
+    if (args.input is None) != (args.output is None):
+        raise UserError("--input needs --output FILE.jsonl, and the other way round")
+    if args.output is not None and args.output.exists():
+        raise UserError(f"{args.output} exists; give a file that does not, nothing is written over")
+    if args.input is not None and not args.input.is_file():
+        raise UserError(f"{args.input} is no file; give a JSONL file as --input")
+
+    from ftjax import experiment, inference
+    from ftjax.data.records import Message
+
+    experiment.use_compilation_cache()
+    if args.run:
+        model = inference.load_run(args.run, dtype=args.dtype)
+    else:
+        model = inference.load(args.model, adapter=args.adapter, template_name=args.template, dtype=args.dtype)
+    start = [Message(role="system", content=args.system)] if args.system else []
+    sampling = {
+        "max_new_tokens": args.max_new_tokens,
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+    }
+
+    def ask(chats: list[list[Message]], seed: int) -> list[str]:
+        return model.complete([model.prompt_ids(chat) for chat in chats], seed=seed, **sampling)
+
+    if args.prompt is not None:
+        print(ask([[*start, Message(role="user", content=args.prompt)]], args.seed)[0])
+    elif args.chat:
+        talk(ask, start, args.seed)
+    else:
+        answer_file(ask, start, args)
+    return 0
+
+
+def talk(ask: Any, turns: list[Any], seed: int) -> None:
+    """Reads questions until the end of input or an empty line, and answers each with all turns before it."""
+    from ftjax.data.records import Message
+
+    print("empty line: end")
+    while True:
+        try:
+            text = input("you> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            text = ""
+        if not text:
+            return
+        turns = [*turns, Message(role="user", content=text)]
+        answer = ask([turns], seed + len(turns))[0]
+        print(f"model> {answer}")
+        turns = [*turns, Message(role="assistant", content=answer)]
+
+
+def answer_file(ask: Any, start: list[Any], args: argparse.Namespace) -> None:
+    """Writes each row of the input with its `answer`, in order; the file appears when all are there."""
+    from ftjax.data import prompts
+
+    asked = prompts.read(args.input)
+    beside = args.output.with_name(args.output.name + ".tmp")
+    with beside.open("w", encoding="utf-8") as out:
+        for first in range(0, len(asked), args.batch):
+            group = asked[first : first + args.batch]
+            filled = group + [group[-1]] * (min(args.batch, len(asked)) - len(group))
+            answers = ask([[*start, *one.messages] for one in filled], args.seed + first)
+            for one, answer in zip(group, answers, strict=False):
+                out.write(json.dumps({**one.row, "answer": answer}, ensure_ascii=False) + "\n")
+    beside.rename(args.output)
+    print(f"{len(asked):,} answers in {args.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,77 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ftjax.nn import attention
+
+B, T, K, G, H = 2, 300, 2, 2, 8  # 300 queries are three blocks, the last one short
+
+
+def textbook(q, k, v, segments, window, scale):
+    """softmax(q k^T + mask) v with the whole square in memory."""
+    scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k) * scale
+    distance = jnp.arange(T)[:, None] - jnp.arange(T)[None]
+    seen = (distance >= 0) & ((distance < window) if window else True)
+    mask = seen[None] & (segments[:, :, None] == segments[:, None])
+    weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, -jnp.inf), axis=-1)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, v)
+
+
+@pytest.fixture(scope="module")
+def qkv():
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = ((B, T, K, G, H), (B, T, K, H), (B, T, K, H))
+    return tuple(jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
+
+
+@pytest.fixture(scope="module")
+def segments():
+    rows = np.ones((B, T), np.int32)
+    rows[0, 70:150], rows[0, 150:], rows[1, 290:] = 2, 3, 0
+    return jnp.asarray(rows)
+
+
+@pytest.mark.parametrize("window", [0, 37])
+def test_blocks_give_the_textbook_attention_and_its_gradients(qkv, segments, window):
+    weights = jax.random.normal(jax.random.key(1), (B, T, K, G, H))
+
+    def ours(q, k, v):
+        given = jnp.int32(window) if window else None
+        return attention.attend(q, k, v, segments, window=given, scale=0.3)
+
+    def theirs(q, k, v):
+        return textbook(q, k, v, segments, window, 0.3)
+
+    np.testing.assert_allclose(ours(*qkv), theirs(*qkv), atol=2e-6)
+    mine = jax.jit(jax.grad(lambda *a: jnp.sum(weights * ours(*a)), argnums=(0, 1, 2)))(*qkv)
+    book = jax.jit(jax.grad(lambda *a: jnp.sum(weights * theirs(*a)), argnums=(0, 1, 2)))(*qkv)
+    for one, other in zip(mine, book, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_a_query_sees_neither_later_tokens_nor_other_documents(qkv, segments):
+    q, k, v = qkv
+    reach = jax.jacrev(lambda v: attention.attend(q, k, v, segments, window=None, scale=0.3)[0, 100, 0, 0, 0])(v)
+    seen = np.abs(np.asarray(reach))[0].sum(axis=(1, 2))
+    assert np.flatnonzero(seen).tolist() == list(range(70, 101))
+
+
+def test_gradient_keeps_no_square_of_scores():
+    """Saved for the backward pass: q, k, v, output and one number a query, nothing of size T x T."""
+    shape = jax.ShapeDtypeStruct((1, 1024, 1, 1, 4), jnp.float32)
+    kv = jax.ShapeDtypeStruct((1, 1024, 1, 4), jnp.float32)
+    ones = jnp.ones((1, 1024), jnp.int32)
+    attend = lambda q, k, v: attention.attend(q, k, v, ones, window=None, scale=1.0)
+    _, pull = jax.eval_shape(lambda *a: jax.vjp(attend, *a), shape, kv, kv)
+    assert max(leaf.size for leaf in jax.tree.leaves(pull)) <= 1024 * 4
+
+
+def test_attention_to_a_cache_equals_attention_to_the_whole(qkv):
+    q, k, v = qkv
+    ones = jnp.ones((B, T), jnp.int32)
+    whole = attention.attend(q, k, v, ones, window=jnp.int32(20), scale=0.3)
+    step = attention.attend_cached(
+        q[:, 99:101], k, v, ones, jnp.int32(99), window=jnp.int32(20), scale=0.3
+    )  # fmt: skip
+    np.testing.assert_allclose(step, whole[:, 99:101], atol=2e-6)

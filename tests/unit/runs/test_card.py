@@ -1,0 +1,76 @@
+"""The card says what the thing is, what it was made of, and what was measured."""
+
+import datetime
+
+import pytest
+import yaml
+
+from ftjax.runs import card
+
+
+def make(**changes):
+    fields = {
+        "title": "opening hours",
+        "kind": "adapter",
+        "base": "ftjax/base",
+        "base_hash": "sha256:abc",
+        "data": "world:format/train | seed 0",
+        "template": "chatml",
+        "command": "python scripts/train.py --config configs/quickstart.py",
+        "metrics": [
+            card.Measured("exact match", 0.1, 0.93, (0.06, 0.15), (0.89, 0.96), 200),
+            card.Measured("perplexity", 12.3456, 3.2, None, None, None),
+            card.Measured("new", None, 3.2, None, None, None),
+        ],
+        "trainable": 50_000,
+        "total": 2_500_000,
+        "tokens": 1_234_567,
+        "versions": {"zipp": "4.1.2", "jax": "0.10.2"},
+        "license": "apache-2.0",
+        "date": datetime.date(2026, 1, 2),
+    }
+    return card.model_card(**(fields | changes))
+
+
+def front(text):
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_a_card_states_every_fact():
+    text = make()
+    for fact in ("`ftjax/base`", "sha256:abc", "world:format/train", "chatml", "1,234,567", "2026-01-02", "jax 0.10.2"):
+        assert fact in text
+    assert "zipp" not in text
+    assert "50,000 of 2,500,000 (2.00 %)" in text
+    assert "python scripts/train.py --config configs/quickstart.py" in text
+    assert "| exact match | 0.1 [0.06, 0.15] | 0.93 [0.89, 0.96] | 200 |" in text
+    assert "| perplexity | 12.35 | 3.2 |  |" in text
+    assert "| new |  | 3.2 |  |" in text
+
+
+@pytest.mark.parametrize(("kind", "library"), [("adapter", "peft"), ("merged", "transformers")])
+def test_the_front_matter_is_what_the_hub_reads(kind, library):
+    text = make(kind=kind)
+    facts = front(text)
+    assert facts["base_model"] == "ftjax/base"
+    assert facts["library_name"] == library
+    assert facts["license"] == "apache-2.0"
+    assert ("PeftModel" in text) == (kind == "adapter")
+    code = text.split("```python\n")[1].split("```")[0]
+    compile(code, "card", "exec")
+
+
+def test_a_base_without_a_license_is_said_to_have_none():
+    text = make(license=None)
+    assert "license" not in front(text)
+    assert "the base states none" in text
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_head():
+    lines = [line.replace("\\|", "") for line in make().splitlines() if line.startswith("|")]
+    counts = [line.count("|") for line in lines]
+    assert set(counts) == {3, 5}
+
+
+def test_a_card_without_metrics_has_no_empty_table():
+    assert "## Measured" not in make(metrics=[])
