@@ -14,7 +14,7 @@ def sft() -> ml_collections.ConfigDict:
     config.steps = 200
 
     config.model = {
-        "path": "base",  # a name in configs/models.py or a Hugging Face folder
+        "path": "base",  # the embedded base, or a Hugging Face folder
         "dtype": "float32",  # of activations: float32 | bfloat16
         "weights": "float32",  # of the frozen base in memory: float32 | bfloat16
         "remat": "none",  # what the backward pass recomputes: none | dots | full
@@ -81,5 +81,36 @@ def sft() -> ml_collections.ConfigDict:
         "every": 50,
         "keep_last": 2,
         "use": "last",  # which checkpoint becomes the adapter: last | best (by eval_loss)
+    }
+    return config.lock()
+
+
+def evaluate() -> ml_collections.ConfigDict:
+    """Measuring a model on held-out rows, as a run measures itself: the sections are those of `sft`."""
+    train = sft()
+    config = ml_collections.ConfigDict()
+    config.seed = train.seed  # with data.holdout: which rows a run has held out
+    config.model = {
+        "run": "",  # a run folder: its base with its adapter, or its fully fine-tuned model; else the next two
+        "path": train.model.path,
+        "adapter": "",  # a PEFT folder; empty: the model alone
+        "dtype": train.model.dtype,
+        "weights": train.model.weights,
+    }
+    config.data = {
+        "path": train.eval.path,
+        "holdout": 0.0,  # the share that a run with this seed has held out of the file; 0: the file has no other rows
+        "template": train.data.template,
+        "train_on": train.data.train_on,
+        "max_length": train.data.max_length,
+        "truncation": train.data.truncation,
+    }
+    config.eval = {
+        "rows": 0,  # at most; 0: all
+        "batch_size": train.eval.batch_size,
+        "check": train.eval.check,
+        "max_new_tokens": train.eval.max_new_tokens,
+        "generate_batch": train.eval.generate_batch,
+        "samples": train.eval.samples,
     }
     return config.lock()

@@ -268,10 +268,19 @@ def _tuple(name: str, text: str) -> tuple[Any, ...]:
     if inner[:1] + inner[-1:] in ("()", "[]"):
         inner = inner[1:-1]
     items = [item.strip() for item in inner.split(",") if item.strip()]
+    return tuple(_item(name, item) for item in items)
+
+
+def _item(name: str, text: str) -> Any:
+    """Returns one entry of a tuple: a number, a quoted string, or the text itself (`2024.jsonl`)."""
     try:
-        return tuple(json.loads(item.replace("'", '"')) if item[0] in "'\"-0123456789" else item for item in items)
+        return json.loads(text.replace("'", '"')) if text[0] in "'\"-0123456789" else text
     except json.JSONDecodeError:
-        raise errors.UserError(f"{name}={text}: write a tuple as (1, 2) or (a, b)") from None
+        if text[0] in "'\"":
+            raise errors.UserError(
+                f"{name}={text}: the quotes do not close; write a tuple as (1, 2) or (a, b)"
+            ) from None
+        return text
 
 
 def _plain(value: Any) -> Any:

@@ -1,37 +1,91 @@
 """The composition root: a config -> an experiment with every part built and checked, before a weight is read.
 
-The only module that reads config sections. `build` needs files and shapes, no weights; `start` reads the weights.
+Config sections are read here and in the modules beside it (`run.py`, `evaluation.py`, `held_out.py`), nowhere below.
+`build` needs files and shapes, no weights; `run.start` reads the weights.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import functools
-import os
+import hashlib
+import itertools
+import math
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
 
 from ftjax import config as configs
 from ftjax import held_out, inference, lookup, tree
 from ftjax import mesh as meshes
 from ftjax.adapters import init as adapters_init
-from ftjax.adapters import lora
-from ftjax.algorithms import sft
 from ftjax.algorithms.algorithm import Algorithm
 from ftjax.checkpoint import hf_import
-from ftjax.data import chat, encode, loader, records, report, template, tokenizer
+from ftjax.data import cache, chat, encode, loader, records, report, template, tokenizer
 from ftjax.errors import UserError
 from ftjax.models import params
 from ftjax.models.config import ModelConfig
+from ftjax.runs import weights_and_biases, writers
 from ftjax.train import optimizer
 from ftjax.train import state as states
 
-MAY_CHANGE = ("steps", "log.", "eval.", "checkpoint.", "stop.")  # what a resumed run may change
+# What a resumed run may change: nothing that decides which rows are trained on or asked.
+MAY_CHANGE = ("steps", "log.", "eval.every", "eval.generate_batch", "checkpoint.", "stop.")
+
+Range = tuple[Callable[[Any], bool], str]
+COUNT: Range = (lambda v: v >= 1, "at least 1")
+NEVER_OR: Range = (lambda v: v >= 0, "at least 0 (0: never)")
+POSITIVE: Range = (lambda v: 0 < v < math.inf, "above 0")
+NOT_NEGATIVE: Range = (lambda v: 0 <= v < math.inf, "at least 0")
+SHARE: Range = (lambda v: 0 <= v <= 1, "between 0 and 1")
+BELOW_ONE: Range = (lambda v: 0 <= v < 1, "in [0, 1)")
+RANGES: dict[str, Range] = {
+    "seed": (lambda v: 0 <= v < 2**32, "between 0 and 2^32 - 1"),
+    "steps": COUNT,
+    "microbatches": COUNT,
+    "model.unroll": COUNT,
+    "adapter.rank": COUNT,
+    "adapter.alpha": POSITIVE,
+    "adapter.dropout": BELOW_ONE,
+    "data.paths": (lambda v: all(isinstance(path, str) for path in v), "paths of data files, (a.jsonl, b.jsonl)"),
+    "data.weights": (lambda v: all(isinstance(x, int | float) and x > 0 for x in v), "numbers above 0, one a path"),
+    "data.batch_size": COUNT,
+    "data.max_length": (lambda v: v >= 2, "at least 2"),
+    "data.buckets": (lambda v: all(isinstance(size, int) and size >= 1 for size in v), "whole numbers above 0"),
+    "optimizer.learning_rate": POSITIVE,
+    "optimizer.end_ratio": SHARE,
+    "optimizer.decay_share": SHARE,
+    "optimizer.b1": BELOW_ONE,
+    "optimizer.b2": BELOW_ONE,
+    "optimizer.eps": POSITIVE,
+    "optimizer.momentum": BELOW_ONE,
+    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.clip_norm": (lambda v: 0 <= v < math.inf, "at least 0 (0: no clipping)"),
+    "optimizer.lora_plus_ratio": POSITIVE,
+    "stop.spike_factor": NEVER_OR,
+    "stop.patience": NEVER_OR,
+    "eval.holdout": (lambda v: 0 < v < 1, "between 0 and 1"),
+    "eval.rows": COUNT,
+    "eval.every": NEVER_OR,
+    "eval.batch_size": COUNT,
+    "eval.max_new_tokens": COUNT,
+    "eval.generate_batch": COUNT,
+    "eval.samples": NEVER_OR,
+    "log.every": NEVER_OR,
+    "checkpoint.every": NEVER_OR,
+    "checkpoint.keep_last": COUNT,
+}
+CHOICES = {
+    "model.dtype": ("float32", "bfloat16"),
+    "model.weights": ("float32", "bfloat16"),
+    "model.remat": ("none", "dots", "full"),
+    "log.writers": writers.KINDS,
+    "log.wandb": weights_and_biases.MODES,
+    "checkpoint.use": ("last", "best"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +99,7 @@ class Experiment:
     template: template.Template | None
     stop_ids: tuple[int, ...]
     loader: loader.Loader
+    data_hash: str  # of the tokens of all rows, trained on or held out
     data_report: report.EncodeReport
     held_out: held_out.HeldOut
     mesh: jax.sharding.Mesh | None
@@ -57,9 +112,8 @@ class Experiment:
 
 
 def use_compilation_cache() -> None:
-    """Turns on XLA's persistent compilation cache, below $FTJAX_CACHE or ~/.cache/ftjax."""
-    root = Path(os.environ.get("FTJAX_CACHE") or Path.home() / ".cache" / "ftjax")
-    jax.config.update("jax_compilation_cache_dir", str(root / "xla"))
+    """Turns on XLA's persistent compilation cache, in xla/ of the cache folder."""
+    jax.config.update("jax_compilation_cache_dir", str(cache.root() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -86,7 +140,7 @@ def pattern(text: str, kind: type, name: str) -> dict[str, Any]:
 def build(config: ml_collections.ConfigDict) -> Experiment:
     """Returns the experiment of a config; whatever is wrong with it is a UserError here, before weights are read."""
     c = plain(config)
-    _check_ranges(c)
+    check(c, RANGES, CHOICES)
     model_dir = inference.folder_of(c["model"]["path"])
     model_config = dataclasses.replace(
         hf_import.read_config(model_dir),
@@ -113,6 +167,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     )
     train, examples, source, data_report = _data(c, tok, name)
     d = c["data"]
+    asked = held_out.build(examples, source, tok, c["eval"], length=d["max_length"])
+    check_context(model_config, (*itertools.chain(*train), *examples), asked)
     shard = loader.Shard(jax.process_index(), jax.process_count())
     stream = loader.Loader(
         train,
@@ -132,8 +188,9 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         template=made,
         stop_ids=chat.stop_ids(tok, made),
         loader=stream,
+        data_hash=_hash((*itertools.chain(*train), *examples)),
         data_report=data_report,
-        held_out=held_out.build(examples, source, tok, c["eval"], length=d["max_length"]),
+        held_out=asked,
         mesh=mesh,
         algorithm=algorithm,
         schedule=rate,
@@ -145,54 +202,27 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     return dataclasses.replace(built, derived=_derived(built))
 
 
-def _check_ranges(c: Mapping[str, Any]) -> None:
-    """Raises on the first number that is out of its range; the range is part of the message."""
-    rules: list[tuple[str, bool, str]] = [
-        ("steps", c["steps"] >= 1, "at least 1"),
-        ("microbatches", c["microbatches"] >= 1, "at least 1"),
-        ("optimizer.learning_rate", c["optimizer"]["learning_rate"] > 0, "above 0"),
-        ("optimizer.end_ratio", 0 <= c["optimizer"]["end_ratio"] <= 1, "between 0 and 1"),
-        ("optimizer.b1", 0 <= c["optimizer"]["b1"] < 1, "in [0, 1)"),
-        ("optimizer.b2", 0 <= c["optimizer"]["b2"] < 1, "in [0, 1)"),
-        ("optimizer.weight_decay", c["optimizer"]["weight_decay"] >= 0, "at least 0"),
-        ("optimizer.clip_norm", c["optimizer"]["clip_norm"] >= 0, "at least 0 (0: no clipping)"),
-        ("adapter.rank", c["adapter"]["rank"] >= 1, "at least 1"),
-        ("adapter.alpha", c["adapter"]["alpha"] > 0, "above 0"),
-        ("adapter.dropout", 0 <= c["adapter"]["dropout"] < 1, "in [0, 1)"),
-        ("data.batch_size", c["data"]["batch_size"] >= 1, "at least 1"),
-        ("data.max_length", c["data"]["max_length"] >= 2, "at least 2"),
-        ("eval.holdout", 0 < c["eval"]["holdout"] < 1, "between 0 and 1"),
-        ("eval.rows", c["eval"]["rows"] >= 1, "at least 1"),
-        ("eval.max_new_tokens", c["eval"]["max_new_tokens"] >= 1, "at least 1"),
-        ("eval.generate_batch", c["eval"]["generate_batch"] >= 1, "at least 1"),
-        ("checkpoint.keep_last", c["checkpoint"]["keep_last"] >= 1, "at least 1"),
-    ]
-    for name, holds, rule in rules:
-        if not holds:
-            value = configs.flatten(c)[name]
-            raise UserError(f"config.{name} is {value}; it must be {rule}")
-    choices = {
-        "model.dtype": ("float32", "bfloat16"),
-        "model.weights": ("float32", "bfloat16"),
-        "model.remat": ("none", "dots", "full"),
-        "checkpoint.use": ("last", "best"),
-        "adapter.name": ("lora", "none"),
-        "algorithm": ("sft",),
-    }
+def check(c: Mapping[str, Any], ranges: Mapping[str, Range], choices: Mapping[str, tuple[str, ...]]) -> None:
+    """Raises on the first value of a config that is out of its range or not among its choices, which are named."""
+    values = configs.flatten(c)
+    for name, (holds, rule) in ranges.items():
+        if not holds(values[name]):
+            raise UserError(f"config.{name} is {values[name]}; it must be {rule}")
     for name, known in choices.items():
-        value = configs.flatten(c)[name]
-        if value not in known:
-            raise UserError(f"config.{name} is {value!r}.{lookup.suggestion(str(value), list(known))}")
-    if c["data"]["batch_size"] % c["microbatches"]:
-        raise UserError(
-            f"config.microbatches {c['microbatches']} must divide config.data.batch_size {c['data']['batch_size']}"
-        )
+        given = values[name]
+        for value in given if isinstance(given, tuple) else (given,):
+            if value not in known:
+                raise UserError(f"config.{name} is {value!r}.{lookup.suggestion(str(value), list(known))}")
 
 
 def _mesh(c: Mapping[str, Any]) -> jax.sharding.Mesh | None:
     """Returns the mesh, or None where one device does everything."""
     mesh = meshes.make(**c["mesh"])
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if c["data"]["batch_size"] % c["microbatches"]:
+        raise UserError(
+            f"config.microbatches {c['microbatches']} must divide config.data.batch_size {c['data']['batch_size']}"
+        )
     rows = c["data"]["batch_size"] // c["microbatches"]
     if rows % ways:
         raise UserError(
@@ -206,6 +236,8 @@ def _trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Callable[
     """Returns `init(key, base)`: adapters, or for full fine-tuning the base's own weights in float32."""
     if section["name"] == "none":
         return lambda _, base: jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), base)
+    init_one = _part("ftjax.adapters", section["name"], "init_one", also=("none",))
+    hyper = {name: section[name] for name in configs.hyper_parameters(init_one) if name not in ("rank", "alpha")}
     targets = section["targets"]
     if "," in targets:
         targets = tuple(name.strip() for name in targets.split(",") if name.strip())
@@ -214,7 +246,7 @@ def _trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Callable[
     adapters_init.targeted(abstract_base, targets)
     return functools.partial(
         adapters_init.init,
-        make=functools.partial(lora.init_one, dropout=section["dropout"], rslora=section["rslora"]),
+        make=functools.partial(init_one, **hyper),
         targets=targets,
         rank=section["rank"],
         alpha=section["alpha"],
@@ -224,7 +256,16 @@ def _trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Callable[
 
 
 def _algorithm(c: Mapping[str, Any], init: Callable[[jax.Array, Any], Any], config: ModelConfig) -> Algorithm:
-    return {"sft": sft.make}[c["algorithm"]](init, config)
+    return _part("ftjax.algorithms", c["algorithm"], "make", also=())(init, config)
+
+
+def _part(package: str, name: str, function: str, *, also: tuple[str, ...]) -> Callable[..., Any]:
+    """Returns `function` of the module `name` in a package; the modules that define it are the names there are."""
+    known = [entry.partition(".")[0] for entry in lookup.catalogue(package) if entry.endswith(f".{function}")]
+    if name not in known:
+        kind = package.rpartition(".")[2].removesuffix("s")
+        raise UserError(f"there is no {kind} {name!r}.{lookup.suggestion(name, [*known, *also])}")
+    return lookup.lookup(package, f"{name}.{function}")
 
 
 def _buckets(section: Mapping[str, Any]) -> tuple[int, ...]:
@@ -249,13 +290,37 @@ def _data(
         examples, _ = read(e["path"], train_on=d["train_on"])
         chosen, source = examples[: e["rows"]], records.read(str(e["path"]))
     else:
-        order = np.random.default_rng(np.random.SeedSequence((c["seed"], 1))).permutation(len(train[0]))
-        count = min(e["rows"], max(1, round(e["holdout"] * len(order))))
-        if count >= len(order):
-            raise UserError(f"{d['paths'][0]} has {len(order)} rows, too few to hold some out; give config.eval.path")
-        chosen, source = [train[0][i] for i in order[:count]], records.read(str(d["paths"][0]))
-        train[0] = [train[0][i] for i in sorted(order[count:])]
+        held, kept = held_out.split(len(train[0]), most=e["rows"], share=e["holdout"], seed=c["seed"])
+        if not len(kept):
+            raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
+        chosen, source = [train[0][i] for i in held], records.read(str(d["paths"][0]))
+        train[0] = [train[0][i] for i in kept]
     return train, chosen, source, told
+
+
+def check_context(config: ModelConfig, examples: Iterable[encode.Example], asked: held_out.HeldOut) -> None:
+    """Raises where a row, or a question with the answer that it may get, is longer than the model's context."""
+    longest = max(examples, key=lambda example: len(example.ids))
+    if len(longest.ids) > config.max_position:
+        raise UserError(
+            f"{longest.where}: a row of {len(longest.ids)} tokens, but the context of the model is "
+            f"{config.max_position}; set config.data.max_length to that at most"
+        )
+    prompt = max((len(item.prompt_ids) for item in asked.items), default=0)
+    if asked.items and prompt + asked.max_new_tokens > config.max_position:
+        raise UserError(
+            f"a held-out prompt of {prompt} tokens and config.eval.max_new_tokens {asked.max_new_tokens} exceed the "
+            f"context of the model, {config.max_position}; lower config.eval.max_new_tokens or config.data.max_length"
+        )
+
+
+def _hash(examples: Iterable[encode.Example]) -> str:
+    """Returns what stands for the data of a run: a resumed run must find the same."""
+    total = hashlib.sha256()
+    for example in examples:
+        total.update(example.ids.tobytes())
+        total.update(example.mask.tobytes())
+    return total.hexdigest()
 
 
 def _derived(x: Experiment) -> dict[str, str]:
@@ -263,14 +328,20 @@ def _derived(x: Experiment) -> dict[str, str]:
     c = x.config
     trainable, total = tree.count(x.abstract_state.trainable), tree.count(x.abstract_base)
     positions = c["data"]["batch_size"] * c["data"]["max_length"]
-    size = lambda n: f"{n / 2**20:,.1f} MiB"
+    held = c["eval"]["path"] or f"of {c['data']['paths'][0]}, not trained on"
     return {
-        "model": f"{x.model_config.family}, {total:,} parameters, {size(tree.nbytes(x.abstract_base))}",
-        "trainable": f"{trainable:,} ({trainable / total:.2%}), {size(tree.nbytes(x.abstract_state.trainable))}",
-        "optimizer": f"{c['optimizer']['name']}, {size(tree.nbytes(x.abstract_state.opt_state))}",
+        "model": f"{x.model_config.family}, {total:,} parameters, {_size(tree.nbytes(x.abstract_base))}",
+        "trainable": f"{trainable:,} ({trainable / total:.2%}), {_size(tree.nbytes(x.abstract_state.trainable))}",
+        "optimizer": f"{c['optimizer']['name']}, {_size(tree.nbytes(x.abstract_state.opt_state))}",
         "batch": f"{c['data']['batch_size']} rows in {c['microbatches']} part(s), up to {positions:,} tokens a step",
         "epoch": f"{x.loader.batches_per_epoch:.1f} steps; {c['steps']} steps are "
         f"{c['steps'] / x.loader.batches_per_epoch:.2f} epochs",
+        "held out": f"{x.held_out.rows:,} rows {held}",
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         + (f", mesh {dict(x.mesh.shape)}" if x.mesh is not None else ""),
     }
+
+
+def _size(count: int) -> str:
+    """Returns bytes in the unit that is easy to read."""
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"

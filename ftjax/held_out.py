@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from ftjax import lookup
 from ftjax.data import encode, loader, records, tokenizer
+from ftjax.errors import UserError
 from ftjax.evals import perplexity, tasks
 from ftjax.inference import Model
 
@@ -18,9 +20,10 @@ Sums = Callable[[Any], tuple[Any, Any, dict[str, Any]]]  # batch -> loss sum, we
 class HeldOut(NamedTuple):
     """A held-out set, ready to be measured."""
 
+    rows: int
     batches: list[Any]
     units: perplexity.Units
-    items: list[tasks.Item]  # the questions; empty where no answers are wanted
+    items: list[tasks.Item]  # the questions: all where a check marks the answers, else those that are only shown
     check: tasks.Check | None
     max_new_tokens: int
     generate_batch: int
@@ -30,18 +33,28 @@ class HeldOut(NamedTuple):
         return perplexity.evaluate(sums, self.batches, self.units)
 
     def answers(self, model: Model, items: Sequence[tasks.Item]) -> list[tasks.Answer]:
-        """Returns greedy, scored answers to some of the items."""
-        if self.check is None or not items:
+        """Returns greedy answers to some of the items, with their scores (NaN where there is no check)."""
+        if not items:
             return []
         ask = functools.partial(
             model.complete, max_new_tokens=self.max_new_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
         )
-        return tasks.answer(ask, items, self.check, batch_size=self.generate_batch)
+        return tasks.answer(ask, items, self.check or _unmarked, batch_size=self.generate_batch)
 
     def measure(self, sums: Sums, model: Model) -> tuple[dict[str, float], list[tasks.Answer]]:
         """Returns all numbers, with the mean score of the answers as `eval_score`, and the answers."""
         numbers, given = self.loss(sums), self.answers(model, self.items)
-        return (numbers | {"eval_score": tasks.mean_score(given)} if given else numbers), given
+        return (numbers | {"eval_score": tasks.mean_score(given)} if self.check else numbers), given
+
+
+def split(rows: int, *, most: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which of a file's rows are held out, in random order, and which are left, in the file's order.
+
+    A share of the rows, at least one and at most `most`; a function of the seed and the number of rows alone.
+    """
+    order = np.random.default_rng(np.random.SeedSequence((seed, 1))).permutation(rows)
+    count = min(most, max(1, round(share * rows)))
+    return order[:count], np.sort(order[count:])
 
 
 def build(
@@ -67,16 +80,44 @@ def build(
         buckets=(),
         shard=loader.Shard(jax.process_index(), jax.process_count()),
     )
-    items = [_item(example, by_place[example.where], tok) for example in examples] if check else []
-    return HeldOut(batches, perplexity.units(texts), items, check, section["max_new_tokens"], section["generate_batch"])
+    asked = examples if check else examples[: section["samples"]]
+    items = [_item(example, by_place[example.where], tok) for example in asked]
+    if check and items:
+        _try(check, section["check"], items[0], examples[0].where)
+    return HeldOut(
+        rows=len(examples),
+        batches=batches,
+        units=perplexity.units(texts),
+        items=items,
+        check=check,
+        max_new_tokens=section["max_new_tokens"],
+        generate_batch=section["generate_batch"],
+    )
 
 
 def shown(given: Sequence[tasks.Answer]) -> list[dict[str, Any]]:
-    """Returns answers as rows of a table."""
+    """Returns answers as rows of a table; the score only where a check gave one."""
     return [
-        {"prompt": a.item.prompt, "reference": a.item.reference, "answer": a.prediction, "score": a.score}
+        {"prompt": a.item.prompt, "reference": a.item.reference, "answer": a.prediction}
+        | ({} if math.isnan(a.score) else {"score": a.score})
         for a in given
     ]
+
+
+def _try(check: tasks.Check, name: str, item: tasks.Item, where: str) -> None:
+    """Raises where a check cannot score the rows of this file: now, not after the training."""
+    try:
+        check(item.row, item.reference)
+    except Exception as error:
+        raise UserError(
+            f"{where}: config.eval.check {name!r} cannot score this row ({type(error).__name__}: {error}); set it to "
+            "tasks.exact_match, or to nothing where answers need no score"
+        ) from error
+
+
+def _unmarked(row: Mapping[str, Any], prediction: str) -> float:
+    del row, prediction
+    return math.nan
 
 
 def _item(example: encode.Example, record: records.Record, tok: tokenizer.Tokenizer) -> tasks.Item:

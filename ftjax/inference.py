@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -92,13 +92,32 @@ def load(model: str, *, adapter: str | None, template_name: str | None, dtype: s
     )
 
 
-def load_run(run: str, *, dtype: str) -> Model:
-    """Returns what a finished run made: its base with its adapter, or its fully fine-tuned model."""
+class Made(NamedTuple):
+    """What a finished run left behind."""
+
+    model: str  # its base, or after full fine-tuning its own model
+    adapter: str | None
+    template: str | None  # name of the chat template where it was not the tokenizer's own
+
+
+def made_by(run: str | Path) -> Made:
+    """Returns what a finished run made; raises UserError where the folder is no run or the run is not at its end."""
     folder = Path(run).expanduser()
     config = configs.from_run(folder)
-    name = config.data.template or None
+    if "algorithm" not in config:
+        raise UserError(f"{folder} is no training run; give a folder that scripts/train.py made")
+    template_name = config.data.template or None
     if (folder / "model").is_dir():
-        return load(str(folder / "model"), adapter=None, template_name=name, dtype=dtype)
+        return Made(str(folder / "model"), None, template_name)
     if not (folder / "adapter").is_dir():
-        raise UserError(f"{folder} holds no adapter yet; the run has not come to its end (continue it with --resume)")
-    return load(config.model.path, adapter=str(folder / "adapter"), template_name=name, dtype=dtype)
+        raise UserError(
+            f"{folder} has nothing to show yet: the run has not come to its end; continue it with "
+            f"python scripts/train.py --workdir {folder} --resume"
+        )
+    return Made(config.model.path, str(folder / "adapter"), template_name)
+
+
+def load_run(run: str, *, dtype: str) -> Model:
+    """Returns what a finished run made: its base with its adapter, or its fully fine-tuned model."""
+    made = made_by(run)
+    return load(made.model, adapter=made.adapter, template_name=made.template, dtype=dtype)

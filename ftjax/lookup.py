@@ -1,4 +1,4 @@
-"""Names in a config -> objects. No registry: a name is a module and an attribute, so grep and go-to-definition work.
+"""Names in a config -> objects. A name is a module and an attribute, so grep and go-to-definition work.
 
 `lookup("ftjax.losses", "preference.dpo")` is `ftjax.losses.preference.dpo`; `"my_pkg.losses:mine"` reaches a user's own
 code.

@@ -6,9 +6,10 @@ The only caller of the loop. What an algorithm or a format adds must not show he
 from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
-import datetime
 import functools
 import json
+from pathlib import Path
+import shutil
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from ftjax.errors import UserError
 from ftjax.evals import tasks
 from ftjax.experiment import Experiment
 from ftjax.models import params
-from ftjax.runs import card, clock, plots, provenance, writers
+from ftjax.runs import card, clock, plots, report, writers
 from ftjax.runs.folder import Folder
 from ftjax.runs.jsonl import Jsonl
 from ftjax.train import loop
@@ -101,7 +102,9 @@ def train(x: Experiment, folder: Folder, say: Callable[[str], None]) -> dict[str
 def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[str, Any]) -> dict[str, Any]:
     x = parts.experiment
     base_facts = {"path": str(x.model_dir), "hash": hf_import.content_hash(x.model_dir)}
-    _check_base(folder, base_facts)
+    data_facts = {"paths": c["data"]["paths"], "hash": x.data_hash, "report": x.data_report.as_dict()}
+    _check_same(folder, "base.json", base_facts, str(x.model_dir))
+    _check_same(folder, "data.json", data_facts, "the data")
     store = Store(folder.path / "checkpoints", c["checkpoint"]["keep_last"], (loop.MONITOR, "min"))
     progress, state, position = loop.Progress(), parts.state, None
     if folder.resumed and store.latest() is not None:
@@ -113,7 +116,7 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
     parts = dataclasses.replace(parts, state=state)
     folder.json("base.json", base_facts)
     folder.json("tokenizer.json", _tokenizer_facts(x))
-    folder.json("data.json", {"paths": c["data"]["paths"], "report": x.data_report.as_dict()})
+    folder.json("data.json", data_facts)
     out = writers.make(
         c["log"]["writers"],
         folder.path,
@@ -125,50 +128,52 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
         project=c["log"]["project"],
         mode=c["log"]["wandb"],
     )
-    before = _before(parts, folder, progress, say)
-    samples = x.held_out.items[: c["eval"]["samples"]]
-    interrupt = loop.Interrupt(say)
-    with interrupt.installed():
-        outcome = loop.run(
-            state=state,
-            base=parts.base,
-            progress=progress,
-            step=parts.step,
-            batches=lambda k: x.loader.iterate(k, threads=1, prefetch=4),
-            place=functools.partial(meshes.place_batch, x.mesh),
-            evaluate=lambda s: x.held_out.loss(sums(parts, s.trainable)),
-            sample=lambda s: held_outs.shown(x.held_out.answers(model(parts, s.trainable), samples)),
-            epoch=lambda k: k / x.loader.batches_per_epoch,
-            store=store,
-            writers=out,
-            position=_position(out),
-            cadence=loop.Cadence(
-                steps=c["steps"],
-                log=c["log"]["every"],
-                evaluate=c["eval"]["every"],
-                checkpoint=c["checkpoint"]["every"],
-                patience=c["stop"]["patience"],
-                spike_factor=c["stop"]["spike_factor"],
-            ),
-            folder=folder.path,
-            interrupt=interrupt,
-        )
-    if outcome.reason == "interrupted":
-        summary = {"reason": outcome.reason, "step": outcome.progress.step}
-        out.close(summary)
-        return summary
-    return _finish(parts, folder, store, outcome, before, out, base_facts)
+    with out:
+        before = _before(parts, folder, progress, say)
+        samples = x.held_out.items[: c["eval"]["samples"]]
+        interrupt = loop.Interrupt(report.at_once)
+        with interrupt.installed():
+            outcome = loop.run(
+                state=state,
+                base=parts.base,
+                progress=progress,
+                step=parts.step,
+                batches=lambda k: x.loader.iterate(k, threads=1, prefetch=4),
+                place=functools.partial(meshes.place_batch, x.mesh),
+                evaluate=lambda s: x.held_out.loss(sums(parts, s.trainable)),
+                sample=lambda s: held_outs.shown(x.held_out.answers(model(parts, s.trainable), samples)),
+                epoch=lambda k: k / x.loader.batches_per_epoch,
+                store=store,
+                writers=out,
+                position=_position(out),
+                cadence=loop.Cadence(
+                    steps=c["steps"],
+                    log=c["log"]["every"],
+                    evaluate=c["eval"]["every"],
+                    checkpoint=c["checkpoint"]["every"],
+                    keep_best=c["checkpoint"]["use"] == "best",
+                    patience=c["stop"]["patience"],
+                    spike_factor=c["stop"]["spike_factor"],
+                ),
+                folder=folder.path,
+                interrupt=interrupt,
+            )
+        if outcome.reason == "interrupted":
+            summary = {"reason": outcome.reason, "step": outcome.progress.step}
+            out.close(summary)
+            return summary
+        return _finish(parts, folder, store, outcome, before, out)
 
 
-def _check_base(folder: Folder, facts: Mapping[str, Any]) -> None:
-    """Raises where the base of a resumed run is not the one it was started with."""
-    path = folder.path / "base.json"
+def _check_same(folder: Folder, name: str, facts: Mapping[str, Any], label: str) -> None:
+    """Raises where the base or the data of a resumed run is not what it was started with."""
+    path = folder.path / name
     if folder.resumed and path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["hash"] != facts["hash"]:
             raise UserError(
-                f"{facts['path']} has content hash {facts['hash'][:12]}, but the run began on {known['hash'][:12]}; "
-                "put the base back or start a new run"
+                f"{label} has content hash {facts['hash'][:12]}, but the run began on {known['hash'][:12]}; "
+                "put back what it was or start a new run"
             )
 
 
@@ -186,7 +191,9 @@ def _before(parts: Parts, folder: Folder, progress: loop.Progress, say: Callable
     """Returns what the base does on the held-out set; measured once, at the start of the run."""
     path = folder.path / "before.json"
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
+        # The file is strict JSON, in which an infinite perplexity is the text "Infinity".
+        return known | {"metrics": {name: float(value) for name, value in known["metrics"].items()}}
     if progress.step > 0:
         raise UserError(f"{path} is missing, and the run is past its start; put the file back")
     say("measuring the base on the held-out set")
@@ -203,7 +210,6 @@ def _finish(
     outcome: loop.Outcome,
     before: Mapping[str, Any],
     out: writers.Several,
-    base_facts: Mapping[str, str],
 ) -> dict[str, Any]:
     x, c, progress = parts.experiment, parts.experiment.config, outcome.progress
     state, used = outcome.state, progress.step
@@ -212,13 +218,8 @@ def _finish(
         state, used = store.restore(best, parts.state)[0], best
     after, given = measure(parts, state.trainable)
     changed = [
-        {
-            **old,
-            "before": old["answer"],
-            "after": new.prediction,
-            "score_before": old["score"],
-            "score_after": new.score,
-        }
+        {"prompt": old["prompt"], "reference": old["reference"], "before": old["answer"], "after": new.prediction}
+        | ({"score_before": old["score"], "score_after": new.score} if "score" in old else {})
         for old, new in zip(before["answers"], given, strict=True)
     ]
     trainable, total = tree.count(state.trainable), tree.count(x.abstract_base)
@@ -228,7 +229,7 @@ def _finish(
         "checkpoint": used,
         "before": before["metrics"],
         "after": after,
-        "rows": len(x.held_out.items) or None,
+        "rows": x.held_out.rows,
         "num_tokens": progress.tokens,
         "train_seconds": progress.seconds,
         "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
@@ -237,46 +238,24 @@ def _finish(
         "trainable_share": trainable / total,
         **clock.memory(),
     }
+    folder.summary(summary)
     _save_result(parts, folder, state)
     folder.text("answers.jsonl", "".join(json.dumps(row) + "\n" for row in changed))
-    folder.text(
-        f"{_result(c)}/README.md",
-        card.model_card(
-            title=folder.path.name,
-            kind="adapter" if c["adapter"]["name"] != "none" else "merged",
-            base=c["model"]["path"],
-            base_hash=base_facts["hash"],
-            data=", ".join(c["data"]["paths"]),
-            template=x.template.name if x.template else "none",
-            command=(folder.path / "command.sh").read_text(encoding="utf-8").splitlines()[-1],
-            metrics=[
-                card.Measured(name, before["metrics"].get(name), value, None, None, len(x.held_out.items) or None)
-                for name, value in after.items()
-            ],
-            trainable=trainable,
-            total=total,
-            tokens=int(progress.tokens),
-            versions=provenance.packages(),
-            license=None,
-            date=datetime.date.today(),
-        ),
-    )
     plots.draw(folder.path / "metrics.jsonl", folder.path / "plots")
-    folder.summary(summary)
     out.close(summary)
     folder.done()
     return summary | {"samples": changed[: c["eval"]["samples"]]}
 
 
-def _result(c: Mapping[str, Any]) -> str:
-    return "adapter" if c["adapter"]["name"] != "none" else "model"
-
-
 def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None:
     """Writes what was trained: a PEFT adapter, or after full fine-tuning the model."""
     x = parts.experiment
+    for left in folder.path.glob("*.tmp-*"):  # of a process that was killed while it wrote
+        shutil.rmtree(left, ignore_errors=True)
     if x.config["adapter"]["name"] == "none":
+        shutil.rmtree(folder.path / "model", ignore_errors=True)  # of an earlier end of this run
         hf_export.save(folder.path / "model", state.trainable, x.model_config, x.model_dir)
+        folder.text("model/README.md", card.of_run(folder.path, "merged"))
         return
     peft.save(
         folder.path / "adapter",
@@ -286,9 +265,10 @@ def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None
         rslora=x.config["adapter"]["rslora"],
         replace=True,
     )
+    folder.text("adapter/README.md", card.of_run(folder.path, "adapter"))
 
 
-def restore(x: Experiment, folder: Any, step: int | None) -> Parts:
+def restore(x: Experiment, folder: Path, step: int | None) -> Parts:
     """Returns the parts with the state of a run's checkpoint (None: the last one)."""
     with on_mesh(x):
         parts = start(x)

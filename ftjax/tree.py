@@ -8,8 +8,6 @@ import zlib
 import jax
 import numpy as np
 
-from ftjax.errors import UserError
-
 
 def name(path: tuple[Any, ...]) -> str:
     """Returns a dotted path such as `blocks.q_proj` for a key path of jax."""
@@ -51,13 +49,3 @@ def nbytes(tree: Any) -> int:
     """Returns the bytes that the arrays (or shapes) of a tree take."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
     return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in leaves)
-
-
-def select(tree: Any, targets: str | Iterable[str], what: str) -> list[str]:
-    """Returns the paths that match; none at all is an error that lists the names there are."""
-    names = list(paths(tree))
-    found = [path for path in names if matches(path, targets)]
-    if not found:
-        shown = targets if isinstance(targets, str) else sorted(targets)
-        raise UserError(f"{what} {shown!r} match no weight; the weights are {', '.join(names)}")
-    return found

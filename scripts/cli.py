@@ -4,31 +4,42 @@ import argparse
 from collections.abc import Callable
 import sys
 import traceback
+from typing import NoReturn
 
 from ftjax import lookup
 from ftjax.errors import UserError
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a UserError."""
+        raise UserError(f"{message}; --help shows the flags")
+
+
+def parser(description: str | None) -> Parser:
     """Returns a parser with --debug, whose wrong flags become one-line errors."""
-    made = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
-    )
+    made = Parser(description=description, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False)
     made.add_argument("--debug", action="store_true", help="show the stack of an error")
     return made
 
 
 def parse(made: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     """Returns the flags; one that the parser does not know is a UserError that names the nearest."""
+    known = [option for action in made._actions for option in action.option_strings if option.startswith("--")]
+    for word in argv:  # before the parser complains about what is missing because its name is wrong
+        name = word.partition("=")[0]
+        if name.startswith("--") and name not in known:
+            raise UserError(f"unknown flag {name!r}.{lookup.suggestion(name, known)}")
     flags, unknown = made.parse_known_args(argv)
     if unknown:
-        known = [option for action in made._actions for option in action.option_strings if option.startswith("--")]
-        raise UserError(f"unknown flag {unknown[0]!r}.{lookup.suggestion(unknown[0].partition('=')[0], known)}")
+        raise UserError(f"{unknown[0]!r} belongs to no flag.{lookup.suggestion(unknown[0], known)}")
     return flags
 
 
 def run(main: Callable[[list[str]], int]) -> int:
-    """Returns main's exit status; a user's mistake is one line and status 2."""
+    """Returns main's exit status; a user's mistake is one line and status 2, Ctrl-C one line and 130."""
     try:
         return main(sys.argv[1:])
     except UserError as error:
@@ -36,3 +47,8 @@ def run(main: Callable[[list[str]], int]) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        print("interrupted", file=sys.stderr)
+        return 130

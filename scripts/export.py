@@ -20,31 +20,27 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dtype", default=None, choices=("float32", "bfloat16", "float16"), help="of merged weights")
     flags = cli.parse(parser, argv)
 
-    from ftjax import config as configs
     from ftjax import inference
     from ftjax.adapters import merge
     from ftjax.checkpoint import folders, hf_export, hf_import, peft
+    from ftjax.data import template, tokenizer
+    from ftjax.runs import card
 
-    config = configs.from_run(flags.run)
-    source = flags.run / "adapter"
-    if (flags.run / "model").is_dir():
-        if flags.format == "peft":
-            raise UserError(f"{flags.run} trained all weights, so there is no adapter; use --format merged")
-        source = flags.run / "model"
-    if not source.is_dir():
-        raise UserError(
-            f"{flags.run} holds no adapter yet; the run has not come to its end (continue it with --resume)"
-        )
+    made = inference.made_by(flags.run)
     if flags.format == "peft":
+        if made.adapter is None:
+            raise UserError(f"{flags.run} trained all weights, so there is no adapter; use --format merged")
         with folders.written(flags.out) as beside:
-            shutil.copytree(source, beside, dirs_exist_ok=True)
+            shutil.copytree(made.adapter, beside, dirs_exist_ok=True)
     else:
-        base_dir = source if source.name == "model" else inference.folder_of(config.model.path)
-        model_config, base = hf_import.load(base_dir, dtype="float32")
-        adapters = None if source.name == "model" else peft.load(source, base, model_config)
-        hf_export.save(flags.out, merge.merge(base, adapters), model_config, base_dir, flags.dtype)
-        if (source / "README.md").is_file():
-            shutil.copyfile(source / "README.md", flags.out / "README.md")
+        base_dir = inference.folder_of(made.model)
+        config, base = hf_import.load(base_dir, dtype="float32")
+        adapters = None if made.adapter is None else peft.load(made.adapter, base, config)
+        chat = template.load(made.template, tokenizer.load(base_dir)).text if made.template else None
+        hf_export.save(flags.out, merge.merge(base, adapters), config, base_dir, flags.dtype)
+        (flags.out / "README.md").write_text(card.of_run(flags.run, "merged"), encoding="utf-8")
+        if chat is not None:  # what the run was trained with, not what the base came with
+            (flags.out / "chat_template.jinja").write_text(chat, encoding="utf-8")
     print(f"{flags.format} written to {flags.out}")
     return 0
 

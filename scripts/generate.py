@@ -41,14 +41,19 @@ def flags(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> int:
     """Returns the exit status."""
     args = flags(argv)
-    if args.adapter and args.run:
-        raise UserError("--adapter goes with --model; a --run has its own adapter")
-    if (args.input is None) != (args.output is None):
-        raise UserError("--input needs --output FILE.jsonl, and the other way round")
-    if args.output is not None and args.output.exists():
-        raise UserError(f"{args.output} exists; give a file that does not, nothing is written over")
-    if args.input is not None and not args.input.is_file():
-        raise UserError(f"{args.input} is no file; give a JSONL file as --input")
+    out, source = args.output, args.input
+    mistakes = {
+        "--adapter goes with --model; a --run has its own adapter": args.adapter and args.run,
+        "--template goes with --model; a --run has its own": args.template and args.run,
+        "--input needs --output FILE.jsonl, and the other way round": (source is None) != (out is None),
+        f"{out} exists; give a file that does not, nothing is written over": out and out.exists(),
+        f"there is no folder for --output {out}; make it first": out and not out.absolute().parent.is_dir(),
+        f"{source} is no file; give a JSONL file as --input": source and not source.is_file(),
+        f"--batch {args.batch} must be at least 1": args.batch < 1,
+    }
+    for mistake, made in mistakes.items():
+        if made:
+            raise UserError(mistake)
 
     from ftjax import experiment, inference
     from ftjax.data.records import Message
@@ -59,12 +64,7 @@ def main(argv: list[str]) -> int:
     else:
         model = inference.load(args.model, adapter=args.adapter, template_name=args.template, dtype=args.dtype)
     start = [Message(role="system", content=args.system)] if args.system else []
-    sampling = {
-        "max_new_tokens": args.max_new_tokens,
-        "temperature": args.temperature,
-        "top_k": args.top_k,
-        "top_p": args.top_p,
-    }
+    sampling = {name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_k", "top_p")}
 
     def ask(chats: list[list[Message]], seed: int) -> list[str]:
         return model.complete([model.prompt_ids(chat) for chat in chats], seed=seed, **sampling)

@@ -1,28 +1,42 @@
 """Trains what a config describes, in a folder of its own.
 
 python scripts/train.py --config configs/quickstart.py[:arg=value,flag] [--config.section.key=value ...]
-                        [--workdir runs/NAME] [--resume] [--debug]
+                        [--workdir runs/NAME]
+python scripts/train.py --workdir runs/NAME --resume      # go on where it stopped
 """
 
+import argparse
 from pathlib import Path
 import sys
+from typing import Any
 
 from ftjax import config as configs
+from ftjax.errors import UserError
+from ftjax.runs import folder as folders
 from scripts import cli
+
+
+def chosen(flags: argparse.Namespace) -> Any:
+    """Returns the config that --config names, or without it that of the run to resume."""
+    if flags.config is not None:
+        return configs.load(flags.config)
+    if not flags.resume:
+        raise UserError("--config is missing; give a file under configs/, say --config configs/quickstart.py")
+    return configs.from_run(flags.workdir)
 
 
 def main(argv: list[str]) -> int:
     """Returns the exit status: 0 when the run is done, or saved after a signal."""
     changes, rest = configs.overrides(argv)
     parser = cli.parser(__doc__)
-    parser.add_argument("--config", required=True, help="a file under configs/, with arguments after a colon")
+    parser.add_argument("--config", help="a file under configs/, with arguments after a colon")
     parser.add_argument("--workdir", type=Path, help="the run folder; default runs/<date>-<time>-<config>-<id>")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
     flags = cli.parse(parser, rest)
-    config = configs.override(configs.load(flags.config), changes)
+    folders.check(flags.workdir, flags.resume)
+    config = configs.override(chosen(flags), changes)
 
     from ftjax import experiment, run
-    from ftjax.runs import folder as folders
     from ftjax.runs import report
 
     experiment.use_compilation_cache()
@@ -30,7 +44,7 @@ def main(argv: list[str]) -> int:
     report.derived(built.derived, built.data_report.as_text())
     folder = folders.create(
         flags.workdir,
-        name=Path(flags.config.partition(":")[0]).stem,
+        name=Path((flags.config or "").partition(":")[0]).stem,
         config=built.config,
         command=["python", "scripts/train.py", *argv],
         resume=flags.resume,
@@ -44,7 +58,7 @@ def main(argv: list[str]) -> int:
         raise
     finally:
         folder.release()
-    report.finished(summary, folder.path, flags.config)
+    report.finished(summary, folder.path)
     return 0
 
 

@@ -10,7 +10,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="disab
 import jax
 import pytest
 
-pytest_plugins = ["tests.cases"]
+pytest_plugins = ["tests.bases", "tests.cases"]
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -76,7 +76,7 @@ def tiny_params(tiny_config):
 
 @pytest.fixture(scope="session")
 def tiny_batch():
-    """Returns a packed batch of 8 rows of 48 tokens with two or three documents and padding, as the data room makes it."""
+    """Returns a packed batch of 8 rows of 48 tokens with two or three documents and padding."""
     import numpy as np
 
     from ftjax.data import batch, encode

@@ -1,5 +1,5 @@
 """Batch + model -> loss, one file an algorithm.
 
-To add one, write a file whose `make(...)` returns an `algorithm.Algorithm`, a section in `configs/defaults.py`, and a
-smoke config; the end-to-end tests run it.
+To add one, write a file whose `make(init, config)` returns an `algorithm.Algorithm`, a function in
+`configs/defaults.py` with its settings, and a config in `configs/smoke/`, which the tests run.
 """

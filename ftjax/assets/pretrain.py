@@ -5,6 +5,7 @@ many steps, decided once), log.jsonl, checkpoints/ and at the end base/, which i
 """
 
 from collections.abc import Callable
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -108,7 +109,7 @@ def train(
     The steps are decided once, from a measured step, and kept in plan.json: so a resumed run follows the same schedule
     and takes longer if the machine is busier. Returns what was done: steps, tokens, seconds, the last losses.
     """
-    config = hf_import.read_config(folder / "model")
+    config = dataclasses.replace(hf_import.read_config(folder / "model"), remat="dots")  # saves memory traffic
     batches = loader.Loader(
         [_examples(folder, length=length)],
         weights=None,

@@ -1,4 +1,4 @@
-"""Tokenised data on disk: one .npz a key in $FTJAX_CACHE, or ~/.cache/ftjax/tokens. Anything damaged is made again.
+"""Tokenised data on disk: one .npz a key in tokens/ of the cache folder. Anything damaged is made again.
 
 Written beside its place and renamed, so a reader never sees half a file; zip's checksums find a flipped bit.
 """
@@ -19,10 +19,15 @@ import numpy as np
 Entry = tuple[np.ndarray, np.ndarray, np.ndarray, list[str], dict[str, Any]]
 
 
-def folder() -> Path:
-    """Returns the folder of the cache: $FTJAX_CACHE, or ~/.cache/ftjax/tokens."""
+def root() -> Path:
+    """Returns the folder of everything that ftjax may make again: $FTJAX_CACHE, or ~/.cache/ftjax."""
     named = os.environ.get("FTJAX_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "ftjax" / "tokens"
+    return Path(named) if named else Path.home() / ".cache" / "ftjax"
+
+
+def folder() -> Path:
+    """Returns the folder of tokenised data."""
+    return root() / "tokens"
 
 
 def key(**parts: object) -> str:

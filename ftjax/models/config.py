@@ -51,6 +51,11 @@ class ModelConfig:
     unroll: int = 1  # layers in one iteration of the scan
 
     @property
+    def context(self) -> int:
+        """Tokens that the model can read; dynamic rope goes beyond what it was trained on."""
+        return int(self.max_position * (self.rope.factor if self.rope.kind == "dynamic" else 1))
+
+    @property
     def q_dim(self) -> int:
         """Width of the merged query heads."""
         return self.n_heads * self.head_dim

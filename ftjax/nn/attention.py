@@ -78,8 +78,8 @@ def _attend_bwd(
 ) -> tuple[jax.Array, jax.Array, jax.Array, None, None]:
     q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, out_BKGTH, logsum_BKGT1 = saved
     delta_BKGT1 = jnp.sum(grad_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), axis=-1, keepdims=True)
-    # Gradients of k and v are summed over queries as [H, S]: q^T times scores transposes the narrow matrix, and the other
-    # way round XLA's CPU matmul takes twice as long. The barrier keeps it from folding the last transpose back in.
+    # Gradients of k and v are summed over queries as [H, S]: q^T times scores transposes the narrow matrix, and the
+    # other way round XLA's CPU matmul takes twice as long. The barrier keeps it from folding the last transpose in.
     dq = []
     dk_BKHS = jnp.zeros((*k_BKSH.shape[:2], *k_BKSH.shape[:1:-1]), jnp.float32)
     dv_BKHS = jnp.zeros((*v_BKSH.shape[:2], *v_BKSH.shape[:1:-1]), jnp.float32)

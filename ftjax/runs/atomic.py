@@ -25,7 +25,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             free = shutil.disk_usage(existing(path)).free / 1e6
             raise errors.UserError(
                 f"disk full while writing {path} ({free:.0f} MB free); free some space and start again with --resume"

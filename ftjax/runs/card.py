@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 import datetime
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 import ftjax
+from ftjax.runs import provenance
 
 MADE_WITH = ("jax", "jaxlib", "flax", "optax", "transformers", "tokenizers", "safetensors")
 
@@ -74,6 +77,31 @@ def model_card(
         f"```python\n{_loading(kind, base)}```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def of_run(folder: Path, kind: str) -> str:
+    """Returns the card of what a run made, from the files of its folder; its `summary.json` must be written."""
+    read = lambda name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    config, base, summary = read("config"), read("base"), read("summary")
+    return model_card(
+        title=folder.absolute().name,
+        kind=kind,
+        base=config["model"]["path"],
+        base_hash=base["hash"],
+        data=", ".join(config["data"]["paths"]),
+        template=read("tokenizer")["template"] or "none",
+        command=(folder / "command.sh").read_text(encoding="utf-8").splitlines()[-1],
+        metrics=[
+            Measured(name, float(summary["before"][name]), float(value), None, None, summary["rows"])
+            for name, value in summary["after"].items()
+        ],
+        trainable=summary["trainable_parameters"],
+        total=summary["parameters"],
+        tokens=int(summary["num_tokens"]),
+        versions=provenance.packages(),
+        license=None,
+        date=datetime.date.today(),
+    )
 
 
 def _metrics(metrics: Sequence[Measured]) -> str:

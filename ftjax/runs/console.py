@@ -77,7 +77,7 @@ class Console:
     def close(self, summary: Mapping[str, Any]) -> None:  # noqa: ARG002 - the script prints it as it sees fit
         """Ends the bar and leaves it on the screen."""
         if self._bar is not None:
-            with _unbroken(self.console):
+            with unbroken(self.console):
                 self._bar.stop()
 
     def _eta(self, step: int, passed: float) -> str:
@@ -88,7 +88,7 @@ class Console:
         return f"ETA {duration(passed / done * (self.total - step))}"
 
     def _print(self, what: rich.text.Text | rich.table.Table) -> None:
-        with _unbroken(self.console):
+        with unbroken(self.console):
             self.console.print(what, soft_wrap=not self.console.is_terminal)
 
 
@@ -104,7 +104,7 @@ def _columns(width: int) -> list[rich.progress.ProgressColumn]:
 
 
 @contextlib.contextmanager
-def _unbroken(screen: rich.console.Console) -> Iterator[None]:
+def unbroken(screen: rich.console.Console) -> Iterator[None]:
     """Returns a context in which a closed output silences the console; rich itself would exit the process."""
     try:
         yield

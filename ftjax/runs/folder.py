@@ -76,15 +76,13 @@ def create(
     only: keys, or sections written with a dot at the end (`"log."`). Raises UserError on a folder that holds anything
     else, is in use, or cannot be written.
     """
-    if workdir is None and resume:
-        raise errors.UserError("--resume needs the folder of the run; add --workdir runs/NAME")
+    check(workdir, resume)
     path = workdir or Path("runs") / f"{stamp()}-{slug(name)}-{secrets.token_hex(2)}"
-    is_run = _check(path, resume)
     with atomic.disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
     try:
-        is_run = _check(path, resume)  # again, now that nobody else can write
+        is_run = _check(path, resume)  # now that nobody else can write
         atomic.sweep(path)
         if is_run:
             _continue(path, config=config, command=command, may_change=may_change)
@@ -94,6 +92,14 @@ def create(
         _unlock(lock)
         raise
     return Folder(path=path, resumed=is_run, lock=lock)
+
+
+def check(workdir: Path | None, resume: bool) -> None:
+    """Raises what `create` would raise about the folder as it is, so that it shows before the data are read."""
+    if workdir is not None:
+        _check(workdir, resume)
+    elif resume:
+        raise errors.UserError("--resume needs the folder of the run; add --workdir runs/NAME")
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], may_change: Collection[str]) -> tuple[str, str]:

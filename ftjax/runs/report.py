@@ -1,7 +1,10 @@
 """What a run prints besides its progress: derived numbers at the start, before and after at the end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import contextlib
+import os
 from pathlib import Path
+import shlex
 from typing import Any
 
 import rich.console
@@ -20,13 +23,22 @@ LABELS = {
 }
 
 
-def _console() -> rich.console.Console:
-    return rich.console.Console(highlight=False)
+def _print(what: rich.text.Text | rich.table.Table, *, soft_wrap: bool = False) -> None:
+    """Prints; to a closed pipe nothing, because it must not end a run."""
+    out = rich.console.Console(highlight=False)
+    with consoles.unbroken(out):
+        out.print(what, soft_wrap=soft_wrap)
 
 
 def say(line: str) -> None:
     """Prints one line."""
-    _console().print(rich.text.Text(line), soft_wrap=True)
+    _print(rich.text.Text(line), soft_wrap=True)
+
+
+def at_once(line: str) -> None:
+    """Prints one line to standard error past every buffer: what a signal's handler may do."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{line}\n".encode())
 
 
 def derived(facts: Mapping[str, str], data: str) -> None:
@@ -37,23 +49,20 @@ def derived(facts: Mapping[str, str], data: str) -> None:
     say(data)
 
 
-def finished(summary: Mapping[str, Any], folder: Path, config: str) -> None:
+def finished(summary: Mapping[str, Any], folder: Path) -> None:
     """Prints how a run ended: the table of before and after, samples side by side, and what to do next."""
     if summary["reason"] == "interrupted":
         say(f"saved at step {summary['step']:,}; go on with")
-        say(f"  python scripts/train.py --config {config} --workdir {folder} --resume")
+        say(f"  python scripts/train.py --workdir {shlex.quote(str(folder))} --resume")
         return
+    if summary["reason"] == "patience":
+        say(f"stopped at step {summary['step']:,}: stop.patience evaluations in a row were no better")
     table = rich.table.Table("held-out", "before", "after", title=f"{summary['rows'] or ''} held-out rows".strip())
     for name, label in LABELS.items():
         if name in summary["after"]:
             table.add_row(label, consoles.short(summary["before"][name]), consoles.short(summary["after"][name]))
-    out = _console()
-    out.print(table)
-    samples = rich.table.Table("prompt", "reference", "before", "after", title="samples", show_lines=True)
-    for row in summary["samples"]:
-        samples.add_row(*(rich.text.Text(str(row[k])) for k in ("prompt", "reference", "before", "after")))
-    if summary["samples"]:
-        out.print(samples)
+    _print(table)
+    _samples(summary["samples"], ("prompt", "reference", "before", "after"))
     gigabytes = summary.get("device_memory_peak_bytes", summary["memory_peak_bytes"]) / 1e9
     say(
         f"trained {summary['trainable_parameters']:,} of {summary['parameters']:,} parameters "
@@ -62,3 +71,22 @@ def finished(summary: Mapping[str, Any], folder: Path, config: str) -> None:
     )
     say(f"everything is in {folder}; try")
     say(f'  python scripts/generate.py --run {folder} --prompt "..."')
+
+
+def evaluated(numbers: Mapping[str, float], answers: Sequence[Mapping[str, Any]], rows: int, folder: Path) -> None:
+    """Prints the table of an evaluation, the sample answers, and where everything is."""
+    table = rich.table.Table("held-out", "", title=f"{rows:,} held-out rows")
+    for name, label in LABELS.items():
+        if name in numbers:
+            table.add_row(label, consoles.short(numbers[name]))
+    _print(table)
+    _samples(answers, ("prompt", "reference", "answer"))
+    say(f"everything is in {folder}: evaluation.json, answers.jsonl")
+
+
+def _samples(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
+    table = rich.table.Table(*columns, title="samples", show_lines=True)
+    for row in rows:
+        table.add_row(*(rich.text.Text(str(row[column])) for column in columns))
+    if rows:
+        _print(table)

@@ -125,9 +125,9 @@ def generate(
         )
     tokens, valid = left_pad(prompts, 32)
     longest = int(valid.sum(axis=1).max())
-    if longest + max_new_tokens > config.max_position:
+    if longest + max_new_tokens > config.context:
         raise UserError(
-            f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of {config.max_position}; "
+            f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of {config.context}; "
             "shorten the prompt or lower max_new_tokens"
         )
     keys_B = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(prompts)))

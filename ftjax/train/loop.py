@@ -47,13 +47,18 @@ class Progress:
 
     def see_loss(self, loss: float) -> None:
         """Keeps the last losses, for the median."""
-        self.losses = [*self.losses, loss][-SPIKE_WINDOW:]
+        self.losses = [*self.losses, loss][-SPIKE_WINDOW - 1 :]
 
-    def limit(self, factor: float) -> float:
-        """Returns the loss above which a step is a spike."""
-        if factor <= 0 or len(self.losses) < SPIKE_MINIMUM:
+    def limit(self, number: int, factor: float) -> float:
+        """Returns the loss above which step `number` is a spike.
+
+        From the losses of the steps before the last one, also where the last one is known already (after an
+        evaluation, or a resume), so that the limit is a function of the step.
+        """
+        known = self.losses[:-1] if self.step == number else self.losses
+        if factor <= 0 or len(known) < SPIKE_MINIMUM:
             return math.inf
-        return factor * statistics.median(self.losses)
+        return factor * statistics.median(known[-SPIKE_WINDOW:])
 
     def see_eval(self, value: float) -> None:
         """Counts evaluations without improvement."""
@@ -72,6 +77,7 @@ class Cadence:
     log: int
     evaluate: int
     checkpoint: int
+    keep_best: bool  # an evaluation that is the best so far is saved as well
     patience: int
     spike_factor: float
 
@@ -86,7 +92,10 @@ class Outcome:
 
 
 class Interrupt:
-    """The first SIGINT or SIGTERM asks the loop to save and stop; the second ends the process at once."""
+    """The first SIGINT or SIGTERM asks the loop to save and stop; the second ends the process at once.
+
+    `say` is called inside the signal's handler, so it must not use buffered output.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.asked = False
@@ -144,6 +153,12 @@ def run(
     boundaries = (cadence.evaluate, cadence.checkpoint)
     saved = store.latest()
 
+    def pause(seconds: float) -> None:
+        """Takes time that was not spent training out of the speeds."""
+        nonlocal began
+        began += seconds
+        clock.exclude(seconds)
+
     def save() -> None:
         nonlocal saved
         if saved == progress.step:
@@ -153,7 +168,7 @@ def run(
         monitored = {MONITOR: progress.best} if progress.best_step == progress.step else {}
         store.save(progress.step, state, {"progress": dataclasses.asdict(progress), "metrics": position()} | monitored)
         saved = progress.step
-        clock.exclude(time.monotonic() - started)
+        pause(time.monotonic() - started)
 
     def settle() -> None:
         """Waits for the numbers of the step that was dispatched last, writes them, and stops the run if it must."""
@@ -175,8 +190,9 @@ def run(
             extra = {"epoch": epoch(number + 1), "num_tokens": progress.tokens}
             writers.write(number + 1, numbers | extra | speed | clocks.memory())
 
-    def look() -> bool:
-        """Evaluates and shows samples; returns whether patience is at its end."""
+    def look() -> None:
+        """Evaluates and shows samples. A checkpoint that this step has already lacks the evaluation: save again."""
+        nonlocal saved
         started = time.monotonic()
         numbers = evaluate(state)
         progress.see_eval(numbers.get(MONITOR, math.inf))
@@ -184,18 +200,26 @@ def run(
         rows = sample(state)
         if rows:
             writers.text(progress.step, "samples", rows)
-        clock.exclude(time.monotonic() - started)
-        return 0 < cadence.patience <= progress.waited
+        saved = None
+        pause(time.monotonic() - started)
 
     def due(every: int) -> bool:
         return every > 0 and progress.step % every == 0 and 0 < progress.step < cadence.steps
 
-    reason = "done"
-    if due(cadence.evaluate) and progress.evaluated != progress.step and look():  # a signal came before the evaluation
-        reason = "patience"
+    def kept() -> bool:
+        return due(cadence.checkpoint) or (cadence.keep_best and progress.best_step == progress.step > 0)
+
+    def impatient() -> bool:
+        return 0 < cadence.patience <= progress.waited
+
+    if due(cadence.evaluate) and progress.evaluated != progress.step:  # a signal came before the evaluation
+        look()
+        if kept():
+            save()
+    reason = "patience" if impatient() else "done"
     for number in range(progress.step, cadence.steps if reason == "done" else 0):
         host_batch = next(stream)
-        limit = jnp.where(applied > 0, jnp.float32(progress.limit(cadence.spike_factor)), -jnp.inf)
+        limit = jnp.where(applied > 0, jnp.float32(progress.limit(number, cadence.spike_factor)), -jnp.inf)
         state, metrics = step(state, base, place(host_batch), limit)
         applied = metrics["applied"]
         settle()
@@ -204,20 +228,19 @@ def run(
             settle()
         else:
             continue
-        if due(cadence.evaluate) and not interrupt.asked and look():
-            reason = "patience"
-        if due(cadence.checkpoint):
+        if due(cadence.evaluate) and not interrupt.asked:
+            look()
+        if kept():
             save()
-        if interrupt.asked:
-            reason = "interrupted"
-        if reason != "done":
+        if interrupt.asked or impatient():
+            reason = "patience" if impatient() else "interrupted"
             break
     settle()
-    if reason == "done" and progress.step == cadence.steps and saved != progress.step:
+    if reason == "done" and progress.step == cadence.steps and progress.evaluated != progress.step:
         look()
-    save()
     progress.seconds = time.monotonic() - began
-    return Outcome(state=state, progress=progress, reason=reason)
+    save()
+    return Outcome(state=state, progress=progress, reason="interrupted" if interrupt.asked else reason)
 
 
 def _stop(number: int, batch: Any, loss: float, progress: Progress, folder: Path, save: Callable[[], None]) -> None:
@@ -231,5 +254,6 @@ def _stop(number: int, batch: Any, loss: float, progress: Progress, folder: Path
     )
     raise UserError(
         f"step {number + 1}: the loss or its gradient is not finite or spikes (loss {loss:.6g}; {usual}); the state "
-        f"before it is saved, the batch is in {dump}; lower optimizer.learning_rate, or raise stop.spike_factor"
+        f"before it is saved, the batch is in {dump}; look at the batch, start again with a lower "
+        "optimizer.learning_rate, or (a spike) resume with a higher stop.spike_factor"
     )

@@ -1,6 +1,7 @@
 """Learning-rate schedules and optimizers by name, out of optax, over whatever tree trains.
 
-Moments and updates have the trainables' dtype (float32). To add an optimizer: one entry in `_SCALERS`.
+Moments and updates have the trainables' dtype (float32). To add an optimizer: its name in
+`OPTIMIZERS` and an entry in `scalers` of `build`.
 """
 
 from collections.abc import Callable

@@ -64,7 +64,11 @@ MAY_IMPORT = {
 }
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these
 # The composition roots import anything but this.
-MAY_NOT_IMPORT = {"experiment": {"run", *PROGRAMS}, "run": PROGRAMS}
+MAY_NOT_IMPORT = {
+    "experiment": {"run", "evaluation", *PROGRAMS},
+    "evaluation": {"run", *PROGRAMS},
+    "run": {"evaluation", *PROGRAMS},
+}
 ROOMS = {*MAY_IMPORT, *MAY_NOT_IMPORT}
 
 ONLY_AT = {
@@ -208,7 +212,8 @@ def standard_library(root: Path) -> Iterator[str]:
 def outside(root: Path) -> Iterator[str]:
     """Nobody imports scripts, but they share `scripts.cli`; config files import nothing of ftjax but `ftjax.config`."""
     for entry in every_import(root, "configs", "scripts", "tests"):
-        shared = entry.source.name.startswith("scripts/") and entry.path[:2] == ("scripts", "cli")
+        room = "scripts/bench/" if entry.path[:2] == ("scripts", "bench") else "scripts/"
+        shared = entry.source.name.startswith(room) and entry.path[:2] in (("scripts", "cli"), ("scripts", "bench"))
         if entry.path[0] == "scripts" and not shared:
             yield f"{entry}: nobody imports scripts"
         if entry.source.name.startswith("configs/") and entry.path[0] == "ftjax" and entry.path[1:2] != ("config",):

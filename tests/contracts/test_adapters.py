@@ -9,17 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import ftjax.adapters
 from ftjax import mesh as meshes
+import ftjax.adapters
 from ftjax.adapters import attach, merge
 from ftjax.models import decoder, params
 from ftjax.nn import matmul
 
-TYPES = [
-    module
-    for module in (importlib.import_module(f"ftjax.adapters.{m.name}") for m in pkgutil.iter_modules(ftjax.adapters.__path__))
-    if hasattr(module, "init_one")
-]  # fmt: skip
+MODULES = [importlib.import_module(f"ftjax.adapters.{m.name}") for m in pkgutil.iter_modules(ftjax.adapters.__path__)]
+TYPES = [module for module in MODULES if hasattr(module, "init_one")]
 VALUES = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "rslora": False}
 each_type = pytest.mark.parametrize("kind", TYPES, ids=lambda module: module.__name__.rpartition(".")[2])
 

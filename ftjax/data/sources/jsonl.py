@@ -25,7 +25,7 @@ def read(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def parse(line: str, where: str) -> dict[str, Any]:
     """Returns the JSON object that one line holds."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.rstrip())  # else what is missing at the end of a line is missed at column 1 of the next
     except json.JSONDecodeError as bad:
         raise errors.UserError(
             f"{where}: broken JSON at column {bad.colno}: {bad.msg}; each line must be one JSON object"

@@ -7,7 +7,14 @@ import pytest
 from ftjax.errors import UserError
 from ftjax.train import optimizer
 
-RATE = {"schedule": "cosine", "learning_rate": 1.0, "steps": 100, "warmup_steps": 10, "end_ratio": 0.1, "decay_share": 0.2}
+RATE = {
+    "schedule": "cosine",
+    "learning_rate": 1.0,
+    "steps": 100,
+    "warmup_steps": 10,
+    "end_ratio": 0.1,
+    "decay_share": 0.2,
+}
 CHAIN = {
     "name": "adamw", "b1": 0.9, "b2": 0.999, "eps": 1e-8, "momentum": 0.9, "weight_decay": 0.0, "decay": ".*proj.*",
     "clip_norm": 0.0, "lora_plus_ratio": 1.0,
@@ -93,7 +100,9 @@ def test_lora_plus_multiplies_the_learning_rate_of_b():
 
 def test_clipping_is_by_the_norm_of_the_whole_tree():
     params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
-    update = first_update(params, {"a": jnp.array([30.0]), "b": jnp.array([40.0])}, name="sgd", momentum=0.0, clip_norm=1.0)
+    update = first_update(
+        params, {"a": jnp.array([30.0]), "b": jnp.array([40.0])}, name="sgd", momentum=0.0, clip_norm=1.0
+    )
     np.testing.assert_allclose([update["a"][0], update["b"][0]], [-0.06, -0.08], rtol=1e-5)
 
 

@@ -1,0 +1,106 @@
+"""A config -> what a model does on held-out rows, by the protocol of a run's own numbers before and after.
+
+A composition root like `experiment`: `build` checks everything without weights, `measure` reads them.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ftjax import experiment, held_out, inference
+from ftjax.algorithms import sft
+from ftjax.checkpoint import hf_import
+from ftjax.data import encode, records, report, template, tokenizer
+from ftjax.errors import UserError
+from ftjax.evals import tasks
+from ftjax.models.config import ModelConfig
+from ftjax.train import step as steps
+
+RANGES: dict[str, experiment.Range] = {
+    "seed": experiment.RANGES["seed"],
+    "data.holdout": (lambda v: 0 <= v < 1, "in [0, 1) (0: every row of the file is measured)"),
+    "data.max_length": experiment.RANGES["data.max_length"],
+    "eval.rows": (lambda v: v >= 0, "at least 0 (0: all)"),
+    "eval.batch_size": experiment.RANGES["eval.batch_size"],
+    "eval.max_new_tokens": experiment.RANGES["eval.max_new_tokens"],
+    "eval.generate_batch": experiment.RANGES["eval.generate_batch"],
+    "eval.samples": experiment.RANGES["eval.samples"],
+}
+CHOICES = {name: experiment.CHOICES[name] for name in ("model.dtype", "model.weights")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Everything that measuring needs, but for weights."""
+
+    config: dict[str, Any]
+    made: inference.Made
+    model_dir: Path
+    model_config: ModelConfig
+    data_report: report.EncodeReport
+    held_out: held_out.HeldOut
+
+    @property
+    def name(self) -> str:
+        """Returns what is measured, for the name of a folder."""
+        return Path(self.config["model"]["run"] or self.config["model"]["adapter"] or self.model_dir).name
+
+
+def build(config: Any) -> Evaluation:
+    """Returns the evaluation of a config; whatever is wrong with it is a UserError here, before weights are read."""
+    c = experiment.plain(config)
+    experiment.check(c, RANGES, CHOICES)
+    m, d, e = c["model"], c["data"], c["eval"]
+    if m["run"] and m["adapter"]:
+        raise UserError(f"config.model.adapter is {m['adapter']!r}, but a run has its own; leave one of the two empty")
+    asked = inference.Made(m["path"], m["adapter"] or None, d["template"] or None)
+    made = inference.made_by(m["run"])._replace(template=asked.template) if m["run"] else asked
+    folder = inference.folder_of(made.model)
+    model_config = dataclasses.replace(hf_import.read_config(folder), dtype=m["dtype"])
+    tok = tokenizer.load(folder)
+    tokenizer.check_vocabulary(tok, model_config.vocab_size)
+    if made.template:
+        template.load(made.template, tok)
+    if not d["path"]:
+        raise UserError("config.data.path is empty; name a file: --config.data.path=heldout.jsonl")
+    examples, told = encode.encode_file(
+        d["path"],
+        tok,
+        template_name=made.template,
+        max_length=d["max_length"],
+        truncation=d["truncation"],
+        train_on=d["train_on"],
+    )
+    if d["holdout"]:
+        held, _ = held_out.split(len(examples), most=e["rows"] or len(examples), share=d["holdout"], seed=c["seed"])
+        chosen = [examples[i] for i in held]
+    else:
+        chosen = examples[: e["rows"] or None]
+    found = held_out.build(chosen, records.read(d["path"]), tok, e, length=d["max_length"])
+    experiment.check_context(model_config, chosen, found)
+    return Evaluation(c, made, folder, model_config, told, found)
+
+
+def measure(x: Evaluation) -> tuple[dict[str, float], list[tasks.Answer]]:
+    """Returns all numbers of the held-out rows, and the answers."""
+    model = inference.load(
+        x.made.model, adapter=x.made.adapter, template_name=x.made.template, dtype=x.config["model"]["weights"]
+    )
+    model = dataclasses.replace(model, config=x.model_config)
+    program = jax.jit(steps.make_evaluate(sft.make(lambda *_: None, x.model_config)))
+    numbers, given = x.held_out.measure(
+        lambda batch: program(None, model.params, jax.tree.map(jax.numpy.asarray, batch)), model
+    )
+    return numbers, given
+
+
+def facts(x: Evaluation, numbers: dict[str, float]) -> dict[str, Any]:
+    """Returns what evaluation.json holds."""
+    return {
+        "model": {"path": str(x.model_dir), "hash": hf_import.content_hash(x.model_dir), "adapter": x.made.adapter},
+        "data": {"path": x.config["data"]["path"], "report": x.data_report.as_dict()},
+        "rows": x.held_out.rows,
+        "metrics": numbers,
+    }

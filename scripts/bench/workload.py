@@ -1,0 +1,185 @@
+"""The workload of `step.py`: a model, its batches, and the jitted step, measured."""
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ftjax import tree
+from ftjax.adapters import init as adapters_init
+from ftjax.adapters import lora
+from ftjax.algorithms import sft
+from ftjax.checkpoint import hf_import
+from ftjax.data import batch as batches
+from ftjax.data import encode, pack, tokenizer
+from ftjax.models import params
+from ftjax.models.config import ModelConfig, Rope
+from ftjax.runs import clock
+from ftjax.train import optimizer, state, step
+
+
+@dataclasses.dataclass
+class Case:
+    """Everything that a measurement needs."""
+
+    config: ModelConfig
+    base: Any
+    state: Any
+    step: Any
+    batches: list[Any]
+
+
+def shaped(shape, dtype, remat, unroll):
+    """Returns the Llama config of a row of `step.SHAPES`."""
+    layers, width, inner, heads, kv_heads, vocab, tied = shape
+    return ModelConfig(
+        family="llama",
+        vocab_size=vocab,
+        d_model=width,
+        d_ff=inner,
+        n_layers=layers,
+        n_heads=heads,
+        n_kv_heads=kv_heads,
+        head_dim=width // heads,
+        rope=Rope("default", 10000.0),
+        norm_eps=1e-5,
+        max_position=2048,
+        tie_embeddings=tied,
+        activation="silu",
+        qkv_bias=False,
+        o_bias=False,
+        mlp_bias=False,
+        qk_norm=False,
+        windows=(0,) * layers,
+        dtype=dtype,
+        remat=remat,
+        unroll=unroll,
+    )
+
+
+def examples_of(args, vocab, count, length):
+    """Returns the rows, in order: those of --data, or random ones."""
+    if args.data is not None:
+        found, _ = encode.encode_file(
+            args.data, tokenizer.load(args.model), template_name=None, max_length=length, truncation="truncate",
+            train_on="all",
+        )  # fmt: skip
+        return found
+    rng = np.random.default_rng(0)
+    sizes = np.clip(rng.lognormal(np.log(165), 0.68, count), 24, length).astype(int)
+    full = lambda n: np.concatenate([[0], np.ones(n - 1, np.uint8)]).astype(np.uint8)
+    return [
+        encode.Example(rng.integers(0, vocab, n).astype(np.int32), full(n), f"random:{i}") for i, n in enumerate(sizes)
+    ]
+
+
+def arranged(rows, layout, length):
+    """Returns a batch of these rows."""
+    if layout == "padded":
+        return batches.pad_rows(rows, length=batches.bucket(max(len(r.ids) for r in rows), range(64, length + 1, 64)))
+    bins = pack.members(pack.best_fit([len(r.ids) for r in rows], length=length))
+    return batches.pack_rows([[rows[i] for i in chosen] for chosen in bins], length=length)
+
+
+def build(args, shape, batch, length, rank, alpha, rate):
+    """Returns the case that the flags of `step.py` describe."""
+    config = shaped(shape, args.dtype, args.remat, args.unroll)
+    weights = args.dtype
+    if args.model is not None:
+        config, base = hf_import.load(args.model, dtype=weights)
+        config = dataclasses.replace(config, remat=args.remat, unroll=args.unroll)
+    else:
+        base = params.init(jax.random.key(0), config, weights)
+    rows = examples_of(args, config.vocab_size, batch * (args.steps + args.skip), length)[batch * args.skip :]
+    made = [arranged(rows[i : i + batch], args.layout, length) for i in range(0, batch * args.steps, batch)]
+    schedule = optimizer.schedule(
+        schedule="constant", learning_rate=rate, steps=1000, warmup_steps=0, end_ratio=0.0, decay_share=0.1
+    )
+    update = optimizer.build(
+        schedule, name="adamw", b1=0.9, b2=0.999, eps=1e-8, momentum=0.0, weight_decay=0.0, decay=".*", clip_norm=1.0,
+        lora_plus_ratio=1.0,
+    )  # fmt: skip
+    adapters = functools.partial(
+        adapters_init.init, make=functools.partial(lora.init_one, dropout=0.0, rslora=False), targets="all-linear",
+        rank=rank, alpha=alpha, rank_pattern={}, alpha_pattern={},
+    )  # fmt: skip
+    whole = lambda _, base: jax.tree.map(lambda w: w.astype(jnp.float32), base)
+    algorithm = sft.make(whole if args.full else adapters, config)
+    start = jax.jit(lambda base: state.init(algorithm.init(jax.random.key(1), base), update, jax.random.key(2)))(base)
+    base = jax.tree.map(lambda _: None, base) if args.full else base
+    run = jax.jit(step.make(algorithm, update, schedule, microbatches=1), donate_argnums=0)
+    return Case(config=config, base=base, state=start, step=run, batches=made)
+
+
+def flops_a_token(config, case):
+    """Returns multiplications and additions a real token: forward, backward through frozen weights, head, adapters.
+
+    2 a weight forward and 2 for the gradient of its input; the frozen head costs 2 and 2; attention over half the mean
+    document twice forward and four times backward; adapters 6 a parameter (or 6 a weight when everything trains).
+    """
+    weights = sum(w.size for name, w in tree.paths(params.abstract(config, "float32")).items() if "_proj" in name)
+    head = config.vocab_size * config.d_model
+    trained = tree.count(case.state.trainable)
+    lengths = np.concatenate(
+        [np.unique(b.segments[r], return_counts=True)[1] for b in case.batches for r in range(len(b.segments))]
+    )
+    attention = 2 * config.n_layers * config.q_dim * float((lengths**2).sum() / lengths.sum())
+    everything = trained >= weights
+    return 6 * (weights + head) + 3 * attention if everything else 4 * (weights + head) + 6 * trained + 3 * attention
+
+
+def matmul_rate(size=1024, repeats=6):
+    """Returns FLOP per CPU-second of a float32 matmul of 2048 x 1024 x 1024 on the same core."""
+    multiply = jax.jit(lambda a, b: a @ b)
+    a, b = jnp.ones((2 * size, size)), jnp.ones((size, size))
+    multiply(a, b).block_until_ready()
+    began = time.process_time()
+    for _ in range(repeats):
+        multiply(a, b).block_until_ready()
+    return repeats * 2 * 2 * size**3 / (time.process_time() - began)
+
+
+def measure(case, steps):
+    """Returns the figures of `steps` steps after every shape was compiled."""
+    limit, compiled, seconds, losses = jnp.float32(jnp.inf), {}, 0.0, []
+    for batch in case.batches:
+        if batch.tokens.shape not in compiled:
+            began = time.monotonic()
+            compiled[batch.tokens.shape] = case.step.lower(case.state, case.base, batch, limit).compile()
+            seconds = max(seconds, time.monotonic() - began)
+    case.state, metrics = compiled[case.batches[0].tokens.shape](case.state, case.base, case.batches[0], limit)
+    first = float(metrics["loss"])
+    cpu, wall, real, slots = [], [], [], []
+    for batch in case.batches[:steps]:
+        began, began_cpu = time.monotonic(), time.process_time()
+        case.state, metrics = compiled[batch.tokens.shape](
+            case.state, case.base, jax.tree.map(jnp.asarray, batch), limit
+        )
+        losses.append(float(metrics["loss"]))
+        cpu.append(time.process_time() - began_cpu)
+        wall.append(time.monotonic() - began)
+        real.append(int((batch.segments > 0).sum()))
+        slots.append(batch.tokens.size)
+    rate, flops = matmul_rate(), flops_a_token(case.config, case)
+    per_cpu = sum(real) / sum(cpu)
+    return {
+        "first_loss": first,
+        "last_loss": losses[-1],
+        "real_tokens_a_step": float(np.mean(real)),
+        "slots_a_step": float(np.mean(slots)),
+        "cpu_seconds_a_step": sum(cpu) / len(cpu),
+        "wall_seconds_a_step": sum(wall) / len(wall),
+        "tokens_per_cpu_second": per_cpu,
+        "matmul_gflops": rate / 1e9,
+        "step_gflops": per_cpu * flops / 1e9,
+        "share_of_matmul": per_cpu * flops / rate,
+        "mflop_a_token": flops / 1e6,
+        "compile_seconds": seconds,
+        "programs": len(compiled),
+        "temporary_mib": max(p.memory_analysis().temp_size_in_bytes for p in compiled.values()) / 2**20,
+        "peak_rss_mib": clock.peak_rss() / 2**20,
+    }

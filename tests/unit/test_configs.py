@@ -1,0 +1,123 @@
+"""Every file under configs/ makes an experiment, and no default is there that nothing reads."""
+
+import importlib.util
+from pathlib import Path
+import re
+import shlex
+
+import pytest
+
+from ftjax import config as configs
+from ftjax import evaluation, experiment
+from tests import bases
+
+ROOT = bases.ROOT
+
+FILES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "configs").rglob("*.py")
+    if path.name not in ("defaults.py", "models.py")
+)
+# What a file needs to be told, and more ways to call it. {base}, {rows} and {run} are made by the tests.
+ARGUMENTS = {
+    "configs/from_run.py": ("{run}",),
+    "configs/quickstart.py": ("", "debug"),
+    "configs/eval/held_out.py": (
+        "",
+        "run={run}",
+        "run={run},data={rows},exact=true",
+        "run={run},base=true",
+        "model={base},adapter={run}/adapter,data={rows}",
+    ),
+    "configs/sft/jsonl.py": ("data={rows},model={base}", "data={rows},model={base},eval={rows},exact=true,steps=5"),
+    "configs/sft/full.py": ("", "data={rows},model={base}"),
+}
+CALLS = [(name, argument) for name in FILES for argument in ARGUMENTS.get(name, ("",))]
+
+
+def module(name):
+    found = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
+    made = importlib.util.module_from_spec(found)
+    found.loader.exec_module(made)
+    return made
+
+
+@pytest.fixture
+def spec(finished, tiny_base, tiny_rows, monkeypatch):
+    """Returns a function: a config file and its argument -> what stands behind --config."""
+    monkeypatch.chdir(ROOT)
+    known = {"run": finished.folder, "base": tiny_base, "rows": tiny_rows}
+    return lambda name, argument: f"{name}:{argument.format(**known)}"
+
+
+def build(config):
+    """Builds what the config is for, from files and shapes alone."""
+    return experiment.build(config) if "algorithm" in config else evaluation.build(config)
+
+
+def small(config):
+    """The tiny base reads 128 tokens at most."""
+    shrunk = {"data.max_length": 64, "eval.max_new_tokens": 32}
+    return configs.override(config, shrunk) if config.model.path != "base" else config
+
+
+@pytest.mark.parametrize(("name", "argument"), CALLS)
+def test_a_config_file_builds_without_weights(name, argument, spec, monkeypatch):
+    from ftjax.checkpoint import hf_import
+
+    config = configs.load(spec(name, argument))
+    assert config.is_locked
+    monkeypatch.setattr(hf_import, "load", lambda *_, **__: pytest.fail("weights were read"))
+    built = build(small(config))
+    assert built.held_out.rows > 0
+
+
+@pytest.mark.parametrize(("name", "argument"), CALLS)
+def test_a_config_file_gives_the_same_config_every_time(name, argument, spec):
+    first, second = configs.load(spec(name, argument)), configs.load(spec(name, argument))
+    assert configs.difference(first, second) == {}
+
+
+def test_every_entry_of_a_sweep_builds(spec):
+    sweeps = {name: module(name).get_sweep() for name in FILES if hasattr(module(name), "get_sweep")}
+    for name, entries in sweeps.items():
+        for changes in entries:
+            build(configs.override(configs.load(spec(name, "")), changes))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_config_file_says_what_it_is_for_and_how_to_run_it(name):
+    text = module(name).__doc__
+    assert text.splitlines()[0].endswith((".", ":")), "the first line is a sentence"
+    commands = [line.strip() for line in text.splitlines() if line.strip().startswith(("python ", "make "))]
+    assert any(name in command for command in commands), f"no command runs {name}"
+    for command in commands:
+        words = shlex.split(command)
+        files = [word.partition(":")[0] for word in words if word.startswith(("scripts/", "configs/"))]
+        assert all((ROOT / file).is_file() for file in files), command
+    assert not re.search(r"<[a-z]+>", text), "a placeholder was never filled in"
+
+
+def test_every_default_of_a_training_run_is_read(finished):
+    config = configs.from_run(finished.folder)
+    unread = set(configs.flatten(config)) - finished.asked
+    assert unread == set()
+
+
+def test_every_default_of_an_evaluation_is_read(monkeypatch, spec):
+    asked = set()
+    monkeypatch.setattr(experiment, "plain", lambda config: bases.Recorder(config.to_dict(), asked))
+    config = configs.load(spec("configs/eval/held_out.py", "run={run}"))
+    built = evaluation.build(configs.override(small(config), {"eval.check": ""}))
+    evaluation.measure(built)
+    assert set(configs.flatten(config)) - asked == set()
+
+
+def test_a_key_that_nothing_reads_is_noticed():
+    asked = set()
+    config = bases.Recorder({"a": 1, "b": {"c": 2, "d": 3, "e": {}}, "f": {"g": 4}}, asked)
+    assert config["b"]["c"] == 2
+    dict(config["f"])
+    str(config)
+    configs.flatten(config)
+    assert asked == {"b", "b.c", "f", "f.g"}

@@ -1,0 +1,175 @@
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ftjax.checkpoint.store import Store
+from ftjax.errors import UserError
+from ftjax.runs import jsonl
+from ftjax.runs.writers import Several
+from ftjax.train import loop
+
+CADENCE = loop.Cadence(steps=6, log=1, evaluate=2, checkpoint=2, keep_best=False, patience=0, spike_factor=0.0)
+SAME = ("loss", "grad_norm", "learning_rate", "entropy", "mean_token_accuracy", "num_tokens", "epoch", "eval_loss")
+
+
+class Machine:
+    """A run folder, and everything around the loop that a process has."""
+
+    def __init__(self, folder, case, batch, *, cadence=CADENCE, evals=None):
+        self.folder, self.case, self.batch, self.cadence = folder, case, batch, cadence
+        self.evals = evals or (lambda step: 1.0 / (1 + step))
+        self.said, self.asked_at, self.spoiled_at, self.bad = [], None, None, None
+        self.interrupt = loop.Interrupt(self.said.append)
+        folder.mkdir(exist_ok=True)
+
+    def batches(self, start):
+        """Batch k is a roll of the rows by k; the signal and the spoiled batch come while batch k is made."""
+        for k in range(start, 100):
+            if k == self.asked_at:
+                self.interrupt._handle(15, None)
+            rolled = type(self.batch)(*(np.roll(x, k, axis=0)[: 8 - k % 3 * 2] for x in self.batch))
+            filled = type(rolled)(
+                *(np.concatenate([x, 0 * y[len(x) :]]) for x, y in zip(rolled, self.batch, strict=True))
+            )
+            if k == self.spoiled_at:
+                filled = filled._replace(weights=np.where(filled.weights > 0, np.float32(self.bad), np.float32(0)))
+            yield filled
+
+    def run(self):
+        lines = jsonl.Jsonl(self.folder)
+        store = Store(self.folder / "checkpoints", 2, (loop.MONITOR, "min"))
+        progress, state = loop.Progress(), self.case.state
+        if store.latest() is not None:
+            state, facts = store.restore(None, state)
+            progress = loop.Progress(**facts["progress"])
+            lines.truncate(facts["metrics"])
+        self.progress = progress
+        out = Several([lines], process=0)
+        try:
+            return loop.run(
+                state=state, base=self.case.base, progress=progress, step=self.case.step, batches=self.batches,
+                place=lambda b: jax.tree.map(jnp.asarray, b),
+                evaluate=lambda _: {"eval_loss": self.evals(progress.step)},
+                sample=lambda _: [], epoch=lambda k: k / 4, store=store, writers=out, position=lines.position,
+                cadence=self.cadence, folder=self.folder, interrupt=self.interrupt,
+            )  # fmt: skip
+        finally:
+            out.close({})
+
+    def metrics(self):
+        rows = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        return [{k: v for k, v in row.items() if k in (*SAME, "step")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, sft_case, tiny_batch):
+    machine = Machine(tmp_path_factory.mktemp("whole"), sft_case(), tiny_batch)
+    return machine, machine.run()
+
+
+def assert_same(one, other):
+    for a, b in zip(jax.tree.leaves(one.trainable), jax.tree.leaves(other.trainable), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_step_is_logged_and_evaluations_come_at_their_steps_and_at_the_end(whole):
+    machine, outcome = whole
+    rows = machine.metrics()
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if "eval_loss" in row] == [2, 4, 6]
+    assert outcome.reason == "done"
+    assert int(outcome.state.step) == 6
+    assert Store(machine.folder / "checkpoints", 2).steps() == [4, 6]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_run_that_a_signal_stopped_continues_to_the_bit(tmp_path, sft_case, tiny_batch, whole, at):
+    """The signal falls on an evaluation step (at = 1: during step 2), beside one, and on a checkpoint."""
+    machine = Machine(tmp_path / "run", sft_case(), tiny_batch)
+    machine.asked_at = at
+    stopped = machine.run()
+    assert stopped.reason == "interrupted"
+    assert stopped.progress.step == at + 1
+    again = Machine(tmp_path / "run", sft_case(), tiny_batch)
+    outcome = again.run()
+    assert again.metrics() == whole[0].metrics()
+    assert_same(outcome.state, whole[1].state)
+    assert outcome.progress.best_step == whole[1].progress.best_step
+
+
+def test_a_run_that_was_killed_after_any_checkpoint_continues_to_the_bit(tmp_path, sft_case, tiny_batch, whole):
+    """Killed while step 4 is logged: the lines after the checkpoint of step 2 are cut and written again."""
+    machine = Machine(tmp_path / "run", sft_case(), tiny_batch)
+    machine.evals = lambda step: 1 / 0 if step == 4 else 1.0 / (1 + step)
+    with pytest.raises(ZeroDivisionError):
+        machine.run()
+    assert [row["step"] for row in machine.metrics() if "loss" in row] == [1, 2, 3, 4]
+    again = Machine(tmp_path / "run", sft_case(), tiny_batch)
+    outcome = again.run()
+    assert again.metrics() == whole[0].metrics()
+    assert_same(outcome.state, whole[1].state)
+
+
+def test_resuming_a_finished_run_does_nothing(tmp_path, sft_case, tiny_batch):
+    machine = Machine(tmp_path / "run", sft_case(), tiny_batch)
+    first = machine.run()
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    again = Machine(tmp_path / "run", sft_case(), tiny_batch)
+    outcome = again.run()
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    assert_same(outcome.state, first.state)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path, sft_case, tiny_batch, bad):
+    machine = Machine(tmp_path / "run", sft_case(), tiny_batch)
+    machine.spoiled_at, machine.bad = 3, bad
+    with pytest.raises(UserError, match=r"step 4: .* not finite .*bad_batch_3\.npz.*lower optimizer\.learning_rate"):
+        machine.run()
+    store = Store(tmp_path / "run" / "checkpoints", 2)
+    assert store.latest() == 3
+    kept, _ = store.restore(None, sft_case().state)
+    assert int(kept.step) == 3
+    with np.load(tmp_path / "run" / "bad_batch_3.npz") as dumped:
+        assert sorted(dumped) == ["positions", "segments", "targets", "tokens", "weights"]
+    good = Machine(tmp_path / "good", sft_case(), tiny_batch, cadence=dataclasses.replace(CADENCE, steps=3))
+    assert_same(kept, good.run().state)
+
+
+def test_a_spike_stops_the_run():
+    progress = loop.Progress()
+    for loss in [2.0] * loop.SPIKE_MINIMUM:
+        assert progress.limit(1, 3.0) == math.inf
+        progress.see_loss(loss)
+    assert progress.limit(1, 3.0) == 6.0
+    assert progress.limit(1, 0.0) == math.inf
+    for loss in [1.0] * loop.SPIKE_WINDOW:
+        progress.see_loss(loss)
+    assert progress.limit(1, 3.0) == 3.0
+
+
+def test_patience_counts_evaluations_without_improvement(tmp_path, sft_case, tiny_batch):
+    falling = {2: 1.0, 4: 0.5}
+    cadence = dataclasses.replace(CADENCE, steps=40, patience=2)
+    machine = Machine(tmp_path / "run", sft_case(), tiny_batch, cadence=cadence, evals=lambda s: falling.get(s, 0.7))
+    outcome = machine.run()
+    assert outcome.reason == "patience"
+    assert outcome.progress.step == 8
+    assert Store(tmp_path / "run" / "checkpoints", 2, (loop.MONITOR, "min")).best() == 4
+    assert Store(tmp_path / "run" / "checkpoints", 2).steps() == [4, 6, 8]
+
+
+def test_the_first_signal_asks_and_the_second_ends(monkeypatch):
+    codes, said = [], []
+    monkeypatch.setattr(loop.os, "_exit", codes.append)
+    interrupt = loop.Interrupt(said.append)
+    interrupt._handle(2, None)
+    assert interrupt.asked
+    assert "SIGINT: saving after this step" in said[0]
+    interrupt._handle(2, None)
+    assert codes == [130]
