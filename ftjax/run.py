@@ -140,6 +140,9 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
                 step=parts.step,
                 batches=lambda k: x.loader.iterate(k, threads=1, prefetch=4),
                 place=functools.partial(meshes.place_batch, x.mesh),
+                experience=lambda s, batch: x.algorithm.experience(
+                    s.trainable, parts.base, batch, jax.random.fold_in(s.key, s.step)
+                ),
                 evaluate=lambda s: x.held_out.loss(sums(parts, s.trainable)),
                 sample=lambda s: held_outs.shown(x.held_out.answers(model(parts, s.trainable), samples)),
                 epoch=lambda k: k / x.loader.batches_per_epoch,

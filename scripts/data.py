@@ -10,6 +10,7 @@ from pathlib import Path
 import sys
 
 from ftjax import errors
+from scripts import cli
 
 
 def add_preview(parser: argparse.ArgumentParser) -> None:
@@ -64,23 +65,23 @@ VERBS = {"preview": (add_preview, preview)}
 
 def main(argv: list[str]) -> int:
     """Runs one verb and returns the exit status: 2 with a single line for a user's mistake."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (declare, run) in VERBS.items():
         verb = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
         declare(verb)
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
         verb.set_defaults(run=run)
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         arguments.run(arguments)
     except errors.UserError as mistake:
-        if arguments.debug:
+        if "--debug" in argv:
             raise
         print(f"error: {mistake}", file=sys.stderr)
         return 2
     except OSError as bad:  # a full disk, a closed pipe, no permission
-        if arguments.debug:
+        if "--debug" in argv:
             raise
         if isinstance(bad, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor may the last flush complain

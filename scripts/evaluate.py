@@ -55,7 +55,8 @@ def main(argv: list[str]) -> int:
         raise
     finally:
         folder.release()
-    report.evaluated(numbers, answers[: built.config["eval"]["samples"]], built.held_out.rows, folder.path)
+    samples = answers[: built.config["eval"]["samples"]]
+    report.evaluated(built.name, numbers, samples, built.held_out.rows, folder.path)
     return 0
 
 

@@ -32,6 +32,9 @@ def written(out_dir: str | Path, *, replace: tuple[str, ...] = ()) -> Iterator[P
         with no_room(out):
             beside.mkdir(parents=True)
             yield beside
+            for path in beside.rglob("*"):
+                if path.is_file():  # safetensors makes files that nobody else may read
+                    path.chmod(beside.stat().st_mode & 0o666)
             sync(beside)
             old_name = beside.with_suffix(".old")
             if out.is_dir():

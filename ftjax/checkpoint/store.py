@@ -173,7 +173,7 @@ def _quiet() -> Iterator[None]:
     """Keeps Orbax's lines (a dozen a save, through absl) off the screen."""
     logger = logging.getLogger("absl")
     before = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)  # of an error it logs 200 lines, and raises it as well
     try:
         yield
     finally:

@@ -73,9 +73,11 @@ def finished(summary: Mapping[str, Any], folder: Path) -> None:
     say(f'  python scripts/generate.py --run {folder} --prompt "..."')
 
 
-def evaluated(numbers: Mapping[str, float], answers: Sequence[Mapping[str, Any]], rows: int, folder: Path) -> None:
+def evaluated(
+    model: str, numbers: Mapping[str, float], answers: Sequence[Mapping[str, Any]], rows: int, folder: Path
+) -> None:
     """Prints the table of an evaluation, the sample answers, and where everything is."""
-    table = rich.table.Table("held-out", "", title=f"{rows:,} held-out rows")
+    table = rich.table.Table("held-out", model, title=f"{rows:,} held-out rows")
     for name, label in LABELS.items():
         if name in numbers:
             table.add_row(label, consoles.short(numbers[name]))

@@ -5,7 +5,7 @@ not count (not finite, or a spike) changes nothing, nor does any step after it: 
 the device from whether the last one was applied.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import math
@@ -129,6 +129,7 @@ def run(
     step: Step,
     batches: Callable[[int], Iterator[Any]],
     place: Callable[[Any], Any],
+    experience: Callable[[TrainState, Any], Iterable[Any]],
     evaluate: Callable[[TrainState], dict[str, float]],
     sample: Callable[[TrainState], Sequence[Mapping[str, Any]]],
     epoch: Callable[[int], float],
@@ -220,7 +221,8 @@ def run(
     for number in range(progress.step, cadence.steps if reason == "done" else 0):
         host_batch = next(stream)
         limit = jnp.where(applied > 0, jnp.float32(progress.limit(number, cadence.spike_factor)), -jnp.inf)
-        state, metrics = step(state, base, place(host_batch), limit)
+        for part in experience(state, place(host_batch)):
+            state, metrics = step(state, base, part, limit)
         applied = metrics["applied"]
         settle()
         pending = (number, host_batch, metrics)

@@ -41,53 +41,60 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_one_line_and_keeps_the_las
     assert (run / "FAILED.1").exists(), "what went wrong the first time is kept"
 
 
-def opposed(folder):
-    """Writes rows to train on, and rows to measure whose answers training makes less likely from the first step."""
-    answers = {"train": "red red red red", "heldout": "boat boat boat boat"}
-    made = {}
-    for name, answer in answers.items():
+@pytest.fixture(scope="module")
+def opposed(tmp_path_factory, tiny_base):
+    """What overfits: after some steps, answers to train on make the answers that are measured less likely."""
+    folder, made = tmp_path_factory.mktemp("opposed"), {}
+    for name, word in {"data": "red", "eval": "boat"}.items():
         found = bases.rows(24)
         for row in found:
-            row["messages"][1]["content"] = answer
+            row["messages"][1]["content"] = " ".join([word] * 12)
         made[name] = bases.write_rows(folder / f"{name}.jsonl", found)
-    return made
+    argument = f"data={made['data']},eval={made['eval']},model={tiny_base},steps=20"
+    return {
+        "argument": argument,
+        "optimizer__learning_rate": 0.1,
+        "eval__every": 2,
+        "eval__samples": 0,
+        "checkpoint__every": 0,
+    }
 
 
-def test_the_best_checkpoint_becomes_the_adapter_when_asked_and_the_last_one_otherwise(
-    start, words, tmp_path, tiny_base
-):
-    files = opposed(tmp_path)
-    argument = f"data={files['train']},eval={files['heldout']},model={tiny_base},steps=8"
-    found = {}
+def losses(run):
+    return {row["step"]: row["eval_loss"] for row in processes.metrics(run) if "eval_loss" in row}
+
+
+def test_the_best_checkpoint_becomes_the_adapter_when_asked_and_the_last_one_otherwise(start, words, tmp_path, opposed):
+    used = {}
     for use in ("best", "last"):
         run = tmp_path / use
-        flags = {"checkpoint__use": use, "eval__every": 2, "checkpoint__every": 0, "argument": argument}
-        process = start("train", *words(run, **flags))
+        process = start("train", *words(run, **opposed, checkpoint__use=use))
         assert process.ends() == 0, process.said()
-        found[use] = read(run, "summary.json")
-        losses = {row["step"]: row["eval_loss"] for row in processes.metrics(run) if "eval_loss" in row}
-        assert list(losses) == [2, 4, 6, 8]
-        assert min(losses, key=losses.get) == 2
-        assert found[use]["after"]["eval_loss"] == pytest.approx(losses[found[use]["checkpoint"]], rel=1e-6)
-    assert (found["best"]["checkpoint"], found["last"]["checkpoint"]) == (2, 8)
-    assert (tmp_path / "best" / "checkpoints" / "2").is_dir()
+        summary = read(run, "summary.json")
+        used[use] = summary["checkpoint"]
+        assert summary["after"]["eval_loss"] == losses(run)[used[use]]
+    found = losses(tmp_path / "best")
+    assert found == losses(tmp_path / "last")
+    assert used == {"best": min(found, key=found.get), "last": 20}
+    assert used["best"] < 20
+    assert (tmp_path / "best" / "checkpoints" / str(used["best"])).is_dir()
     adapters = [(tmp_path / use / "adapter" / "adapter_model.safetensors").read_bytes() for use in ("best", "last")]
     assert adapters[0] != adapters[1]
 
 
-def test_patience_ends_a_run_that_gets_no_better(start, words, tmp_path, tiny_base):
-    files, run = opposed(tmp_path), tmp_path / "run"
-    argument = f"data={files['train']},eval={files['heldout']},model={tiny_base},steps=40"
-    flags = {"stop__patience": 3, "eval__every": 2, "checkpoint__use": "best", "argument": argument}
-    process = start("train", *words(run, **flags))
+def test_patience_ends_a_run_that_gets_no_better(start, words, tmp_path, opposed):
+    run = tmp_path / "run"
+    process = start("train", *words(run, **opposed, stop__patience=3, checkpoint__use="best"))
     assert process.ends() == 0, process.said()
-    summary = read(run, "summary.json")
-    assert (summary["reason"], summary["step"], summary["checkpoint"]) == ("patience", 8, 2)
-    assert "stopped at step 8: stop.patience evaluations in a row were no better" in process.said()[0]
+    summary, found = read(run, "summary.json"), losses(run)
+    best = min(found, key=found.get)
+    assert (summary["reason"], summary["step"], summary["checkpoint"]) == ("patience", best + 6, best)
+    assert max(found) == best + 6 < 20
+    assert f"stopped at step {best + 6}: stop.patience evaluations in a row were no better" in process.said()[0]
     assert (run / "DONE").exists()
 
 
-def test_a_run_repeats_to_the_bit_from_its_folder(start, words, whole, tmp_path):
+def test_a_run_repeats_to_the_bit_from_its_folder(start, whole, tmp_path):
     again = tmp_path / "again"
     process = start("train", "--config", f"configs/from_run.py:{whole}", "--workdir", again)
     assert process.ends() == 0, process.said()
@@ -167,6 +174,7 @@ def test_a_closed_pipe_does_not_end_a_run(words, tmp_path, whole):
     )
     train.stdout.readline()
     train.stdout.close()
-    err = train.stderr.read().decode()
-    assert (train.wait(120), err) == (0, "")
+    with train:
+        err = train.stderr.read().decode()
+    assert (train.returncode, err) == (0, "")
     processes.assert_same_run(run, whole)

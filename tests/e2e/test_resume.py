@@ -9,8 +9,9 @@ import signal
 import time
 
 import pytest
+from safetensors import numpy as safetensors_numpy
 
-from tests import processes
+from tests import bases, processes
 
 
 def resume(folder):
@@ -196,3 +197,35 @@ def test_other_data_or_another_base_is_refused_on_resume(start, words, tmp_path,
     process = start(*resume(run))
     assert process.ends() == 2
     assert process.said()[1].startswith(f"error: {base} has content hash ")
+
+
+@pytest.mark.e2e
+def test_ctrl_c_before_the_first_step_is_one_line_and_the_run_can_be_resumed(start, words, whole, tmp_path):
+    run = tmp_path / "run"
+    process = start("train", *words(run))
+    assert process.until(lambda: (run / "tokenizer.json").exists())  # the weights are there, the base is measured next
+    process.send(signal.SIGINT)
+    assert process.ends() == 128 + signal.SIGINT
+    assert process.said()[1] == "interrupted\n"
+    assert "KeyboardInterrupt" in (run / "FAILED").read_text()
+    process = start(*resume(run))
+    assert process.ends() == 0, process.said()
+    processes.assert_same_run(run, whole)
+
+
+@pytest.mark.e2e
+def test_a_base_whose_perplexity_is_infinite_can_be_trained_and_resumed(start, words, tmp_path, tiny_rows):
+    """Strict JSON has no infinity: in before.json and summary.json it is the text "Infinity"."""
+    base, run = bases.write_base(tmp_path / "loud"), tmp_path / "run"
+    tensors = safetensors_numpy.load_file(base / "model.safetensors")
+    tensors["model.norm.weight"] *= 300
+    safetensors_numpy.save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    process = start("train", *words(run, argument=f"data={tiny_rows},model={base},steps=6"))
+    assert process.until(lambda: (run / "checkpoints" / "3").exists())
+    process.send(signal.SIGTERM)
+    assert process.ends() == 0, process.said()
+    assert json.loads((run / "before.json").read_text())["metrics"]["eval_word_perplexity"] == "Infinity"
+    process = start(*resume(run))
+    assert process.ends() == 0, process.said()
+    assert "inf" in process.said()[0]
+    assert (run / "DONE").exists()

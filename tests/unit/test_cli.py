@@ -222,6 +222,19 @@ def test_debug_shows_the_stack_and_the_line(command, here, training):
     assert list(here.iterdir()) == []
 
 
+DATA = {
+    "": "the following arguments are required: VERB; --help shows the flags",
+    "preveiw x.jsonl": "argument VERB: invalid choice: 'preveiw' (choose from ",
+    "preview x.jsonl": "the following arguments are required: --model; --help shows the flags",
+    "preview x.jsonl --model m --rows few": "argument --rows: invalid int value: 'few'",
+}
+
+
+@pytest.mark.parametrize("words", DATA)
+def test_data_refuses_what_it_cannot_do(refused, words):
+    assert refused("data", *words.split()).startswith(DATA[words])
+
+
 GENERATE = {
     "--model base": "one of the arguments --prompt --chat --input is required",
     "--prompt Hi": "one of the arguments --run --model is required",
@@ -331,10 +344,11 @@ def test_an_unfinished_run_says_how_to_go_on(refused, finished, tmp_path):
         assert refused(script, "--run", tmp_path / "run", *words).endswith(says)
 
 
-def test_the_adapter_and_the_merged_model_of_a_run_are_the_same_model(command, refused, finished, tmp_path):
+def test_the_adapter_and_the_merged_model_of_a_run_are_the_same_model(command, refused, finished, tmp_path, here):
     for kind in ("peft", "merged"):
         status, out, err = command("export", "--run", finished.folder, "--format", kind, "--out", tmp_path / kind)
         assert (status, out, err) == (0, f"{kind} written to {tmp_path / kind}\n", "")
+        assert {path.stat().st_mode & 0o777 for path in (tmp_path / kind).iterdir()} == {here.stat().st_mode & 0o666}
         says = f"{tmp_path / kind}: is not empty"
         assert refused("export", "--run", finished.folder, "--format", kind, "--out", tmp_path / kind).startswith(says)
     made = inference.made_by(finished.folder)

@@ -54,6 +54,7 @@ class Machine:
             return loop.run(
                 state=state, base=self.case.base, progress=progress, step=self.case.step, batches=self.batches,
                 place=lambda b: jax.tree.map(jnp.asarray, b),
+                experience=lambda _, b: (b,),
                 evaluate=lambda _: {"eval_loss": self.evals(progress.step)},
                 sample=lambda _: [], epoch=lambda k: k / 4, store=store, writers=out, position=lines.position,
                 cadence=self.cadence, folder=self.folder, interrupt=self.interrupt,
@@ -173,3 +174,26 @@ def test_the_first_signal_asks_and_the_second_ends(monkeypatch):
     assert "SIGINT: saving after this step" in said[0]
     interrupt._handle(2, None)
     assert codes == [130]
+
+
+def test_the_limit_of_a_step_does_not_depend_on_whether_the_step_before_it_is_known_already():
+    """It is after an evaluation and after a resume, and is not in between."""
+    losses = [2.0 + 0.1 * (number % 7) for number in range(2 * loop.SPIKE_WINDOW)]
+    for number in range(2, len(losses)):
+        late, early = loop.Progress(), loop.Progress()
+        for loss in losses[: number - 1]:
+            late.see_loss(loss)
+        for loss in losses[:number]:
+            early.see_loss(loss)
+        late.step, early.step = number - 1, number
+        assert late.limit(number, 3.0) == early.limit(number, 3.0)
+
+
+def test_the_best_evaluation_is_saved_when_it_is_to_be_kept_also_between_checkpoints(tmp_path, sft_case, tiny_batch):
+    falling = {1: 1.0, 2: 0.9, 3: 0.2}
+    cadence = dataclasses.replace(CADENCE, evaluate=1, checkpoint=4, keep_best=True)
+    machine = Machine(tmp_path / "run", sft_case(), tiny_batch, cadence=cadence, evals=lambda s: falling.get(s, 0.7))
+    machine.run()
+    store = Store(tmp_path / "run" / "checkpoints", 2, (loop.MONITOR, "min"))
+    assert store.best() == 3
+    assert store.steps() == [3, 4, 6]
