@@ -35,6 +35,7 @@ from ftjax.train import state as states
 # What a resumed run may change: nothing that decides which rows are trained on or asked.
 MAY_CHANGE = ("steps", "log.", "eval.every", "eval.generate_batch", "checkpoint.", "stop.")
 
+MANY_EPOCHS = 20  # from here on a run is told that it sees few rows often
 Range = tuple[Callable[[Any], bool], str]
 COUNT: Range = (lambda v: v >= 1, "at least 1")
 NEVER_OR: Range = (lambda v: v >= 0, "at least 0 (0: never)")
@@ -236,7 +237,7 @@ def _trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Callable[
     """Returns `init(key, base)`: adapters, or for full fine-tuning the base's own weights in float32."""
     if section["name"] == "none":
         return lambda _, base: jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), base)
-    init_one = _part("ftjax.adapters", section["name"], "init_one", also=("none",))
+    init_one = _part("adapter.name", section["name"], "ftjax.adapters", "init_one", also=("none",))
     hyper = {name: section[name] for name in configs.hyper_parameters(init_one) if name not in ("rank", "alpha")}
     targets = section["targets"]
     if "," in targets:
@@ -256,15 +257,14 @@ def _trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Callable[
 
 
 def _algorithm(c: Mapping[str, Any], init: Callable[[jax.Array, Any], Any], config: ModelConfig) -> Algorithm:
-    return _part("ftjax.algorithms", c["algorithm"], "make", also=())(init, config)
+    return _part("algorithm", c["algorithm"], "ftjax.algorithms", "make", also=())(init, config)
 
 
-def _part(package: str, name: str, function: str, *, also: tuple[str, ...]) -> Callable[..., Any]:
+def _part(key: str, name: str, package: str, function: str, *, also: tuple[str, ...]) -> Callable[..., Any]:
     """Returns `function` of the module `name` in a package; the modules that define it are the names there are."""
     known = [entry.partition(".")[0] for entry in lookup.catalogue(package) if entry.endswith(f".{function}")]
     if name not in known:
-        kind = package.rpartition(".")[2].removesuffix("s")
-        raise UserError(f"there is no {kind} {name!r}.{lookup.suggestion(name, [*known, *also])}")
+        raise UserError(f"config.{key} is {name!r}.{lookup.suggestion(name, [*known, *also])}")
     return lookup.lookup(package, f"{name}.{function}")
 
 
@@ -328,15 +328,16 @@ def _derived(x: Experiment) -> dict[str, str]:
     c = x.config
     trainable, total = tree.count(x.abstract_state.trainable), tree.count(x.abstract_base)
     positions = c["data"]["batch_size"] * c["data"]["max_length"]
-    held = c["eval"]["path"] or f"of {c['data']['paths'][0]}, not trained on"
+    epochs = c["steps"] / x.loader.batches_per_epoch
+    held = c["eval"]["path"] or f"{c['data']['paths'][0]}, not trained on"
     return {
         "model": f"{x.model_config.family}, {total:,} parameters, {_size(tree.nbytes(x.abstract_base))}",
         "trainable": f"{trainable:,} ({trainable / total:.2%}), {_size(tree.nbytes(x.abstract_state.trainable))}",
         "optimizer": f"{c['optimizer']['name']}, {_size(tree.nbytes(x.abstract_state.opt_state))}",
         "batch": f"{c['data']['batch_size']} rows in {c['microbatches']} part(s), up to {positions:,} tokens a step",
-        "epoch": f"{x.loader.batches_per_epoch:.1f} steps; {c['steps']} steps are "
-        f"{c['steps'] / x.loader.batches_per_epoch:.2f} epochs",
-        "held out": f"{x.held_out.rows:,} rows {held}",
+        "epoch": f"{x.loader.batches_per_epoch:.1f} steps; {c['steps']} steps are {epochs:.2f} epochs"
+        + ("; many for so few rows, lower config.steps or config.data.batch_size" if epochs > MANY_EPOCHS else ""),
+        "held out": f"{x.held_out.rows:,} rows of {held}",
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         + (f", mesh {dict(x.mesh.shape)}" if x.mesh is not None else ""),
     }

@@ -33,7 +33,7 @@ def shared_data() -> Path:
 def tmp_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder for tokenised data."""
     monkeypatch.setenv("FTJAX_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "tokens"
 
 
 @pytest.fixture(scope="session")

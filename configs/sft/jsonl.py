@@ -19,6 +19,8 @@ def get_config(arg=""):
     config.data.paths = tuple(filter(None, [arg.data]))
     config.data.template = arg.template
     config.model.path = arg.model
+    if arg.model == "base":
+        config.optimizer.learning_rate = 5e-3  # of a model of a few million parameters
     config.eval.path = arg.eval
     config.eval.check = "tasks.exact_match" if arg.exact else ""
     config.steps = arg.steps or config.steps

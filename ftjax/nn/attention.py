@@ -6,6 +6,7 @@ block of queries only meets the keys up to its own end, which saves almost half 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -48,12 +49,8 @@ def _attend(
 
 
 def _attend_fwd(
-    q_BKGTH: jax.Array,
-    k_BKSH: jax.Array,
-    v_BKSH: jax.Array,
-    segments_BT: jax.Array,
-    window: jax.Array | None,
-) -> tuple[jax.Array, tuple[jax.Array | None, ...]]:
+    q_BKGTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, segments_BT: jax.Array, window: jax.Array | None
+) -> tuple[jax.Array, tuple[Any, ...]]:
     outs, sums = [], []
     for rows in _blocks(segments_BT.shape[1]):
         bias = _bias(segments_BT, window, rows)
@@ -73,9 +70,7 @@ def _attend_fwd(
     return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, out_BKGTH, logsum_BKGT1)
 
 
-def _attend_bwd(
-    saved: tuple[jax.Array, ...], grad_BKGTH: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, None, None]:
+def _attend_bwd(saved: tuple[Any, ...], grad_BKGTH: jax.Array) -> tuple[Any, ...]:
     q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, out_BKGTH, logsum_BKGT1 = saved
     delta_BKGT1 = jnp.sum(grad_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), axis=-1, keepdims=True)
     # Gradients of k and v are summed over queries as [H, S]: q^T times scores transposes the narrow matrix, and the

@@ -87,13 +87,12 @@ def arranged(rows, layout, length):
 
 def build(args, shape, batch, length, rank, alpha, rate):
     """Returns the case that the flags of `step.py` describe."""
-    config = shaped(shape, args.dtype, args.remat, args.unroll)
-    weights = args.dtype
     if args.model is not None:
-        config, base = hf_import.load(args.model, dtype=weights)
+        config, base = hf_import.load(args.model, dtype=args.dtype)
         config = dataclasses.replace(config, remat=args.remat, unroll=args.unroll)
     else:
-        base = params.init(jax.random.key(0), config, weights)
+        config = shaped(shape, args.dtype, args.remat, args.unroll)
+        base = params.init(jax.random.key(0), config, args.dtype)
     rows = examples_of(args, config.vocab_size, batch * (args.steps + args.skip), length)[batch * args.skip :]
     made = [arranged(rows[i : i + batch], args.layout, length) for i in range(0, batch * args.steps, batch)]
     schedule = optimizer.schedule(

@@ -19,7 +19,7 @@ def resume(folder):
 
 
 def test_a_run_that_is_killed_again_and_again_is_to_the_bit_the_run_that_nobody_touched(start, words, whole, tmp_path):
-    """Killed before its first checkpoint, in the middle of a save, and while it writes the adapter."""
+    """Killed before its first checkpoint and in a save, asked to stop, and killed while it writes the adapter."""
     run = tmp_path / "run"
     checkpoints = run / "checkpoints"
     process = start("train", *words(run))
@@ -33,6 +33,13 @@ def test_a_run_that_is_killed_again_and_again_is_to_the_bit_the_run_that_nobody_
     assert list(checkpoints.glob("*.tmp")), "the second kill did not fall into a save"
 
     process = start(*resume(run))
+    known = processes.lines(run)
+    assert process.until(lambda: processes.lines(run) > known)
+    process.send(signal.SIGTERM)
+    assert process.ends() == 0, process.said()
+    assert not (run / "DONE").exists()
+
+    process = start(*resume(run))
     assert process.until(lambda: list(run.glob("adapter.tmp-*")))
     process.kill()
     assert not (run / "DONE").exists()
@@ -41,9 +48,10 @@ def test_a_run_that_is_killed_again_and_again_is_to_the_bit_the_run_that_nobody_
     assert process.ends() == 0, process.said()
     processes.assert_same_run(run, whole)
     assert not list(run.rglob("*tmp*")), "what a killed process left is swept away"
-    assert len(json.loads((run / "resumes.json").read_text())) == 3
+    assert len(json.loads((run / "resumes.json").read_text())) == 4
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_exits_with_0_and_the_run_goes_on_to_the_bit(start, words, whole, tmp_path, number):
     run = tmp_path / "run"

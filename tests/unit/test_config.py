@@ -200,7 +200,7 @@ def test_an_override_takes_the_type_of_its_field(key, text, value):
         ("steps", 7.5, "steps: 7.5 is no int; give an int"),
         ("optimizer", "1", "config.optimizer is a section, not a value; set one of optimizer.betas"),
         ("optimizer.nesterov", "perhaps", "write true or false"),
-        ("optimizer.betas", "(0.8, 0.9x)", "write a tuple as (1, 2) or (a, b)"),
+        ("optimizer.betas", "('a, 0.9)", "the quotes do not close"),
     ],
 )
 def test_a_wrong_override_is_refused_in_one_line(key, value, says):

@@ -213,6 +213,11 @@ def test_derived_numbers_are_right(build):
     assert facts["devices"] == "8 x cpu, mesh {'data': 8, 'fsdp': 1, 'tensor': 1}"
 
 
+def test_a_run_that_sees_few_rows_very_often_is_told_so(build):
+    assert "lower config.steps" in build(steps=100).derived["epoch"]
+    assert "lower config.steps" not in build(steps=20).derived["epoch"]
+
+
 def test_full_fine_tuning_trains_every_parameter_in_float32(build):
     built = build(adapter__name="none", model__weights="bfloat16")
     base, trainable = built.abstract_base, built.abstract_state.trainable

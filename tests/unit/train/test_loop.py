@@ -88,9 +88,9 @@ def test_every_step_is_logged_and_evaluations_come_at_their_steps_and_at_the_end
     assert Store(machine.folder / "checkpoints", 2).steps() == [4, 6]
 
 
-@pytest.mark.parametrize("at", [1, 2, 3])
+@pytest.mark.parametrize("at", [1, 2, 3, 5])
 def test_a_run_that_a_signal_stopped_continues_to_the_bit(tmp_path, sft_case, tiny_batch, whole, at):
-    """The signal falls on an evaluation step (at = 1: during step 2), beside one, and on a checkpoint."""
+    """The signal falls on an evaluation step (at = 1: during step 2), beside one, on a checkpoint, on the last step."""
     machine = Machine(tmp_path / "run", sft_case(), tiny_batch)
     machine.asked_at = at
     stopped = machine.run()
