@@ -40,7 +40,7 @@ class Progress:
     tokens: float = 0.0
     seconds: float = 0.0  # spent training, over all processes of the run
     losses: list[float] = dataclasses.field(default_factory=list)
-    best: float = math.inf
+    best: float | None = None
     best_step: int = -1
     waited: int = 0  # evaluations since the best one
     evaluated: int = -1  # the last step that was evaluated
@@ -63,7 +63,7 @@ class Progress:
     def see_eval(self, value: float) -> None:
         """Counts evaluations without improvement."""
         self.evaluated = self.step
-        if value < self.best:
+        if self.best is None or value < self.best:
             self.best, self.best_step, self.waited = value, self.step, 0
         else:
             self.waited += 1

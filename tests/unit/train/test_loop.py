@@ -197,3 +197,15 @@ def test_the_best_evaluation_is_saved_when_it_is_to_be_kept_also_between_checkpo
     store = Store(tmp_path / "run" / "checkpoints", 2, (loop.MONITOR, "min"))
     assert store.best() == 3
     assert store.steps() == [3, 4, 6]
+
+
+def test_a_signal_on_the_best_evaluation_does_not_lose_it(tmp_path, sft_case, tiny_batch):
+    """The signal's checkpoint is saved without the evaluation, which the resumed run makes first."""
+    cadence = dataclasses.replace(CADENCE, evaluate=1, checkpoint=0, keep_best=True)
+    best_at_3 = {"cadence": cadence, "evals": lambda step: 0.2 if step == 3 else 0.7}
+    machine = Machine(tmp_path / "run", sft_case(), tiny_batch, **best_at_3)
+    machine.asked_at = 2
+    assert machine.run().progress.step == 3
+    assert Store(tmp_path / "run" / "checkpoints", 2, (loop.MONITOR, "min")).best() != 3
+    Machine(tmp_path / "run", sft_case(), tiny_batch, **best_at_3).run()
+    assert Store(tmp_path / "run" / "checkpoints", 2, (loop.MONITOR, "min")).best() == 3
