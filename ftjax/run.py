@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-from pathlib import Path
 import shutil
 from typing import Any
 
@@ -269,11 +268,3 @@ def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None
         replace=True,
     )
     folder.text("adapter/README.md", card.of_run(folder.path, "adapter"))
-
-
-def restore(x: Experiment, folder: Path, step: int | None) -> Parts:
-    """Returns the parts with the state of a run's checkpoint (None: the last one)."""
-    with on_mesh(x):
-        parts = start(x)
-        state, _ = Store(folder / "checkpoints", 1, (loop.MONITOR, "min")).restore(step, parts.state)
-        return dataclasses.replace(parts, state=state)
