@@ -1,29 +1,13 @@
-"""Full fine-tuning from end to end in seconds: every part of a run once, on one CPU. The numbers mean nothing.
+"""Full fine-tuning from end to end in seconds: the LoRA smoke run with every weight training instead of adapters.
 
 python scripts/train.py --config configs/smoke/full.py
 python scripts/train.py --config configs/smoke/full.py:model=DIR
 """
 
-from configs import defaults
-from ftjax import config as args
+from configs.smoke import lora
 
 
 def get_config(arg=""):
-    arg = args.parse(arg, model="base")
-    config = defaults.sft()
-    config.steps = 4
+    config = lora.get_config(arg)
     config.adapter.name = "none"
-    config.model.path = arg.model
-    config.data.paths = ("world:format/train?size=40",)
-    config.data.max_length = 64
-    config.data.batch_size = 8
-    config.optimizer.warmup_steps = 1
-    config.eval.path = "world:format/heldout?size=8"
-    config.eval.every = 2
-    config.eval.batch_size = 8
-    config.eval.max_new_tokens = 16
-    config.eval.generate_batch = 8
-    config.eval.samples = 2
-    config.checkpoint.every = 2
-    config.log.wandb = "disabled"
     return config
