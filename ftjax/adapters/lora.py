@@ -4,6 +4,7 @@ from typing import Any
 
 from flax import struct
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 
@@ -18,7 +19,7 @@ def low_rank(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _low_rank_fwd(x: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    inner = x @ a.astype(x.dtype)
+    inner = checkpoint_name(x @ a.astype(x.dtype), "narrow")
     return inner @ b.astype(x.dtype), (x, a, b, inner)
 
 

@@ -18,7 +18,7 @@ from ftjax.nn.cache import KVCache
 from ftjax.nn.matmul import linear, matmul
 
 # What remat "dots" keeps: outputs of the matmuls that cost most to redo; norms, rotations and gates are recomputed.
-SAVED = ("q", "k", "v", "attended", "middle", "gate", "up")
+SAVED = ("q", "k", "v", "attended", "middle", "gate", "up", "narrow")
 
 
 def positions_of(segments_BT: jax.Array) -> jax.Array:

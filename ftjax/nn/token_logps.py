@@ -17,7 +17,7 @@ from ftjax import mesh
 from ftjax.adapters.attach import Adapted
 from ftjax.nn import matmul
 
-CHUNK_SCALARS = 1 << 21  # logits alive at a time for small vocabularies: 8 MiB, a core's share of the last-level cache
+CHUNK_SCALARS = 1 << 20  # logits alive at a time for small vocabularies: 4 MiB, a core's share of the last-level cache
 CHUNK_ROWS = 256  # never fewer rows: below that, a large head is read from memory more often than it is multiplied
 
 

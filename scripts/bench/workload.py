@@ -85,6 +85,13 @@ def arranged(rows, layout, length):
     return batches.pack_rows([[rows[i] for i in chosen] for chosen in bins], length=length)
 
 
+def packed_file(rows, batch, steps, length):
+    """Returns batches as `train.py` makes them: bins filled over all rows, then drawn at random."""
+    bins = pack.members(pack.best_fit([len(r.ids) for r in rows], length=length))
+    drawn = np.random.default_rng(0).permutation(len(bins))[: batch * steps].reshape(-1, batch)
+    return [batches.pack_rows([[rows[i] for i in bins[b]] for b in chosen], length=length) for chosen in drawn]
+
+
 def build(args, shape, batch, length, rank, alpha, rate):
     """Returns the case that the flags of `step.py` describe."""
     if args.model is not None:
@@ -94,7 +101,10 @@ def build(args, shape, batch, length, rank, alpha, rate):
         config = shaped(shape, args.dtype, args.remat, args.unroll)
         base = params.init(jax.random.key(0), config, args.dtype)
     rows = examples_of(args, config.vocab_size, batch * (args.steps + args.skip), length)[batch * args.skip :]
-    made = [arranged(rows[i : i + batch], args.layout, length) for i in range(0, batch * args.steps, batch)]
+    if args.layout == "dataset":
+        made = packed_file(rows, batch // 2, max(1, len(rows) // (3 * batch)), length)
+    else:
+        made = [arranged(rows[i : i + batch], args.layout, length) for i in range(0, batch * args.steps, batch)]
     schedule = optimizer.schedule(
         schedule="constant", learning_rate=rate, steps=1000, warmup_steps=0, end_ratio=0.0, decay_share=0.1
     )
