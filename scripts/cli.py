@@ -43,13 +43,14 @@ def parse(made: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
 def huge_pages() -> None:
     """Starts this process again, in place, with an allocator that asks the kernel for huge pages (glibc on Linux).
 
-    A training step on CPU works through hundreds of MB of temporary arrays, and every first touch of a 4 KiB page is a
-    fault: with 2 MiB pages the step of `bench/step.py --shape S` takes 0.8 to 0.9 of the time, in the same memory. glibc
-    reads its tunables only when a process starts, and nothing else can ask for them. FTJAX_HUGE_PAGES=0 leaves it.
+    A step on CPU works through hundreds of MB of temporary arrays, and the first touch of every 4 KiB page is a fault:
+    with pages of 2 MiB the step of `bench/step.py --shape S` takes 0.8 to 0.9 of the time, in the same memory. glibc
+    reads its tunables when a process starts, and no function sets them later. FTJAX_HUGE_PAGES=0 leaves it.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     wanted = os.environ.get("FTJAX_HUGE_PAGES", "1") != "0" and "glibc.malloc.hugetlb" not in tunables
-    if not wanted or sys.platform != "linux" or platform.libc_ver()[0] != "glibc" or not sys.executable:
+    ours = sys.orig_argv[-len(sys.argv) :] == sys.argv  # not where a test or a notebook runs the script in its process
+    if not (wanted and ours and sys.executable and sys.platform == "linux" and platform.libc_ver()[0] == "glibc"):
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, "glibc.malloc.hugetlb=1"]))
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
@@ -57,8 +58,7 @@ def huge_pages() -> None:
 
 def run(main: Callable[[list[str]], int]) -> int:
     """Returns main's exit status; a user's mistake is one line and status 2, Ctrl-C one line and 130."""
-    if main.__module__ == "__main__":
-        huge_pages()
+    huge_pages()
     try:
         return main(sys.argv[1:])
     except UserError as error:
