@@ -41,8 +41,9 @@ def fold(key: jax.Array, path: str) -> jax.Array:
 
 
 def count(tree: Any) -> int:
-    """Returns the number of scalars in a tree of arrays or shapes."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+    """Returns the number of scalars in a tree of arrays or shapes; a quantised weight counts as what it stands for."""
+    whole = lambda leaf: hasattr(leaf, "dequantize")
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree, is_leaf=whole))
 
 
 def nbytes(tree: Any) -> int:

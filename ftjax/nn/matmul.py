@@ -1,4 +1,4 @@
-"""The only place that knows what a weight can be: dense or adapted (and, once formats exist, in few bits)."""
+"""The only place that knows what a weight can be: dense, in few bits, or adapted."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ftjax.adapters.attach import Adapted
+from ftjax.quant import format as quant_format
 
 
 @jax.custom_vjp
@@ -34,10 +35,30 @@ def _dense_bwd(saved: tuple[Any, ...], grad: Any) -> tuple[Any, Any]:
 _dense.defvjp(_dense_fwd, _dense_bwd, symbolic_zeros=True)
 
 
+@jax.custom_vjp
+def _quantized(x: jax.Array, weight: Any) -> jax.Array:
+    return x @ weight.dequantize(x.dtype)
+
+
+def _quantized_fwd(x: jax.Array, weight: Any) -> tuple[jax.Array, Any]:
+    # All that is kept is the packed weight: autodiff would keep the dense one, 8 times as large, for every layer.
+    return x @ weight.dequantize(x.dtype), weight
+
+
+def _quantized_bwd(weight: Any, grad: jax.Array) -> tuple[jax.Array, None]:
+    return grad @ weight.dequantize(grad.dtype).T, None
+
+
+_quantized.defvjp(_quantized_fwd, _quantized_bwd)
+
+
 def matmul(x: jax.Array, weight: Any) -> jax.Array:
-    """Returns x @ weight in the dtype of x, for a dense weight [in, out] or one with an adapter on it."""
+    """Returns x @ weight in the dtype of x, for a weight [in, out]: dense, quantised (frozen) or with an adapter."""
     if isinstance(weight, Adapted):
-        return weight.adapter.forward(x, matmul(x, weight.frozen), weight.frozen, weight.key)
+        y = matmul(weight.adapter.enter(x), weight.frozen)
+        return weight.adapter.forward(x, y, weight.frozen, weight.key)
+    if quant_format.is_quantized(weight):
+        return _quantized(x, weight)
     return _dense(x, weight)
 
 
