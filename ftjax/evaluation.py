@@ -55,7 +55,7 @@ def build(config: Any) -> Evaluation:
     m, d, e = c["model"], c["data"], c["eval"]
     if m["run"] and m["adapter"]:
         raise UserError(f"config.model.adapter is {m['adapter']!r}, but a run has its own; leave one of the two empty")
-    asked = inference.Made(m["path"], m["adapter"] or None, d["template"] or None)
+    asked = inference.Made(m["path"], m["adapter"] or None, d["template"] or None, inference.Quant(**c["quant"]))
     made = inference.made_by(m["run"])._replace(template=asked.template) if m["run"] else asked
     folder = inference.folder_of(made.model)
     model_config = dataclasses.replace(hf_import.read_config(folder), dtype=m["dtype"])
@@ -86,7 +86,11 @@ def build(config: Any) -> Evaluation:
 def measure(x: Evaluation) -> tuple[dict[str, float], list[tasks.Answer]]:
     """Returns all numbers of the held-out rows, and the answers."""
     model = inference.load(
-        x.made.model, adapter=x.made.adapter, template_name=x.made.template, dtype=x.config["model"]["weights"]
+        x.made.model,
+        adapter=x.made.adapter,
+        template_name=x.made.template,
+        dtype=x.config["model"]["weights"],
+        quant=x.made.quant,
     )
     model = dataclasses.replace(model, config=x.model_config)
     program = jax.jit(steps.make_evaluate(sft.make(lambda *_: None, x.model_config)))

@@ -21,13 +21,16 @@ import optax
 from ftjax import config as configs
 from ftjax import held_out, inference, lookup, tree
 from ftjax import mesh as meshes
+from ftjax.adapters import adapter, tables
 from ftjax.adapters import init as adapters_init
+from ftjax.algorithms import sft
 from ftjax.algorithms.algorithm import Algorithm
 from ftjax.checkpoint import hf_import
 from ftjax.data import cache, chat, encode, loader, records, report, template, tokenizer
 from ftjax.errors import UserError
 from ftjax.models import params
 from ftjax.models.config import ModelConfig
+from ftjax.quant import convert
 from ftjax.runs import weights_and_biases, writers
 from ftjax.train import optimizer
 from ftjax.train import state as states
@@ -48,9 +51,15 @@ RANGES: dict[str, Range] = {
     "steps": COUNT,
     "microbatches": COUNT,
     "model.unroll": COUNT,
+    "quant.group": (lambda v: v == 0 or v >= 2, "at least 2 (0: the format's own)"),
     "adapter.rank": COUNT,
     "adapter.alpha": POSITIVE,
     "adapter.dropout": BELOW_ONE,
+    "adapter.d_initial": POSITIVE,
+    "adapter.projection_key": (lambda v: 0 <= v < 2**32, "between 0 and 2^32 - 1"),
+    "adapter.modules_to_save": (lambda v: all(isinstance(name, str) for name in v), "names, (embed_tokens, lm_head)"),
+    "adapter.trainable_tokens": (lambda v: all(isinstance(i, int) for i in v), "ids of tokens, (3, 7)"),
+    "neftune_alpha": NOT_NEGATIVE,
     "data.paths": (lambda v: all(isinstance(path, str) for path in v), "paths of data files, (a.jsonl, b.jsonl)"),
     "data.weights": (lambda v: all(isinstance(x, int | float) and x > 0 for x in v), "numbers above 0, one a path"),
     "data.batch_size": COUNT,
@@ -66,6 +75,7 @@ RANGES: dict[str, Range] = {
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.clip_norm": (lambda v: 0 <= v < math.inf, "at least 0 (0: no clipping)"),
     "optimizer.lora_plus_ratio": POSITIVE,
+    "optimizer.lora_plus_embedding": POSITIVE,
     "stop.spike_factor": NEVER_OR,
     "stop.patience": NEVER_OR,
     "eval.holdout": (lambda v: 0 < v < 1, "between 0 and 1"),
@@ -87,6 +97,8 @@ CHOICES = {
     "log.wandb": weights_and_biases.MODES,
     "checkpoint.use": ("last", "best"),
 }
+
+OF_TYPES = ("dropout", "rslora", "feedforward", "d_initial", "projection_key")  # of config.adapter, for `init_one`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +165,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     tokenizer.check_vocabulary(tok, model_config.vocab_size)
     name = c["data"]["template"] or None
     made = template.load(name, tok) if name or tok.chat_template else None
-    abstract_base = params.abstract(model_config, c["model"]["weights"])
+    abstract_base = _quantised(c, params.abstract(model_config, c["model"]["weights"]))
     mesh = _mesh(c)
     trainable_init = _trainable_init(c["adapter"], abstract_base)
     algorithm = _algorithm(c, trainable_init, model_config)
@@ -162,7 +174,10 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         steps=c["steps"],
         **{k: o.pop(k) for k in ("schedule", "learning_rate", "warmup_steps", "end_ratio", "decay_share")},
     )
+    embedding_rate = o.pop("lora_plus_embedding")
     chain = optimizer.build(rate, **o)
+    if o["lora_plus_ratio"] != 1:
+        chain = optimizer.with_embedding_rate(chain, embedding_rate / c["optimizer"]["learning_rate"])
     abstract_state = jax.eval_shape(
         lambda base: states.init(algorithm.init(jax.random.key(0), base), chain, jax.random.key(0)), abstract_base
     )
@@ -233,19 +248,34 @@ def _mesh(c: Mapping[str, Any]) -> jax.sharding.Mesh | None:
     return None if mesh.size == 1 else mesh
 
 
+def _quantised(c: Mapping[str, Any], abstract_base: Any) -> Any:
+    """Returns the abstract base with the leaves that `config.quant` chooses in few bits."""
+    q = c["quant"]
+    if q["format"] not in hf_import.formats():
+        raise UserError(f"config.quant.format is {q['format']!r}.{lookup.suggestion(q['format'], hf_import.formats())}")
+    if q["format"] != "none" and c["adapter"]["name"] == "none":
+        raise UserError(
+            f"config.quant.format {q['format']} freezes the base, and config.adapter.name none trains it; "
+            "pick an adapter or format none"
+        )
+    return convert.abstract_tree(abstract_base, q["format"], leaves=q["leaves"], group=q["group"])
+
+
 def _trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Callable[[jax.Array, Any], Any]:
     """Returns `init(key, base)`: adapters, or for full fine-tuning the base's own weights in float32."""
     if section["name"] == "none":
         return lambda _, base: jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), base)
     init_one = _part("adapter.name", section["name"], "ftjax.adapters", "init_one", also=("none",))
-    hyper = {name: section[name] for name in configs.hyper_parameters(init_one) if name not in ("rank", "alpha")}
+    of_types = {name: section[name] for name in OF_TYPES}
+    given = ("rank", "alpha", "path", "largest")  # by the init of the whole tree
+    hyper = {name: of_types[name] for name in configs.hyper_parameters(init_one) if name not in given}
     targets = section["targets"]
     if "," in targets:
         targets = tuple(name.strip() for name in targets.split(",") if name.strip())
     elif targets != "all-linear" and targets.isidentifier():
         targets = (targets,)
     adapters_init.targeted(abstract_base, targets)
-    return functools.partial(
+    adapters = functools.partial(
         adapters_init.init,
         make=functools.partial(init_one, **hyper),
         targets=targets,
@@ -254,10 +284,17 @@ def _trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Callable[
         rank_pattern=pattern(section["rank_pattern"], int, "config.adapter.rank_pattern"),
         alpha_pattern=pattern(section["alpha_pattern"], float, "config.adapter.alpha_pattern"),
     )
+    more = {name: section[name] for name in ("trainable_tokens", "modules_to_save", "ensure_weight_tying")}
+    return lambda key, base: tables.add(adapters(key, base), base, **more)
 
 
 def _algorithm(c: Mapping[str, Any], init: Callable[[jax.Array, Any], Any], config: ModelConfig) -> Algorithm:
-    return _part("algorithm", c["algorithm"], "ftjax.algorithms", "make", also=())(init, config)
+    made = _part("algorithm", c["algorithm"], "ftjax.algorithms", "make", also=())(init, config)
+    if not c["neftune_alpha"]:
+        return made
+    if c["algorithm"] != "sft":
+        raise UserError(f"config.neftune_alpha is for the algorithm sft, not {c['algorithm']}; set 0")
+    return sft.make_neftune(init, config, alpha=c["neftune_alpha"])
 
 
 def _part(key: str, name: str, package: str, function: str, *, also: tuple[str, ...]) -> Callable[..., Any]:
@@ -301,16 +338,16 @@ def _data(
 def check_context(config: ModelConfig, examples: Iterable[encode.Example], asked: held_out.HeldOut) -> None:
     """Raises where a row, or a question with the answer that it may get, is longer than the model's context."""
     longest = max(examples, key=lambda example: len(example.ids))
-    if len(longest.ids) > config.max_position:
+    if len(longest.ids) > config.context:
         raise UserError(
             f"{longest.where}: a row of {len(longest.ids)} tokens, but the context of the model is "
-            f"{config.max_position}; set config.data.max_length to that at most"
+            f"{config.context}; set config.data.max_length to that at most"
         )
     prompt = max((len(item.prompt_ids) for item in asked.items), default=0)
-    if asked.items and prompt + asked.max_new_tokens > config.max_position:
+    if asked.items and prompt + asked.max_new_tokens > config.context:
         raise UserError(
             f"a held-out prompt of {prompt} tokens and config.eval.max_new_tokens {asked.max_new_tokens} exceed the "
-            f"context of the model, {config.max_position}; lower config.eval.max_new_tokens or config.data.max_length"
+            f"context of the model, {config.context}; lower config.eval.max_new_tokens or config.data.max_length"
         )
 
 
@@ -326,13 +363,14 @@ def _hash(examples: Iterable[encode.Example]) -> str:
 def _derived(x: Experiment) -> dict[str, str]:
     """Returns the numbers that follow from the config, to be printed before the run."""
     c = x.config
-    trainable, total = tree.count(x.abstract_state.trainable), tree.count(x.abstract_base)
+    trained = adapter.trained(x.abstract_state.trainable)
+    trainable, total = tree.count(trained), tree.count(x.abstract_base)
     positions = c["data"]["batch_size"] * c["data"]["max_length"]
     epochs = c["steps"] / x.loader.batches_per_epoch
     held = c["eval"]["path"] or f"{c['data']['paths'][0]}, not trained on"
     return {
         "model": f"{x.model_config.family}, {total:,} parameters, {_size(tree.nbytes(x.abstract_base))}",
-        "trainable": f"{trainable:,} ({trainable / total:.2%}), {_size(tree.nbytes(x.abstract_state.trainable))}",
+        "trainable": f"{trainable:,} ({trainable / total:.2%}), {_size(tree.nbytes(trained))}",
         "optimizer": f"{c['optimizer']['name']}, {_size(tree.nbytes(x.abstract_state.opt_state))}",
         "batch": f"{c['data']['batch_size']} rows in {c['microbatches']} part(s), up to {positions:,} tokens a step",
         "epoch": f"{x.loader.batches_per_epoch:.1f} steps; {c['steps']} steps are {epochs:.2f} epochs"

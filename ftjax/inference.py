@@ -10,7 +10,7 @@ import jax
 from ftjax import config as configs
 from ftjax.adapters import attach
 from ftjax.checkpoint import hf_import, peft
-from ftjax.data import chat, encode, records, template, tokenizer
+from ftjax.data import chat, encode, gguf_file, records, template, tokenizer
 from ftjax.errors import UserError
 from ftjax.models.config import ModelConfig
 from ftjax.sampling import generate
@@ -67,17 +67,32 @@ def embedded_base() -> Path:
 
 
 def folder_of(name: str) -> Path:
-    """Returns the folder of a base: "base" is the embedded one, anything else a path."""
+    """Returns the folder or GGUF file of a base: "base" is the embedded one, anything else a path or a package."""
+    single = gguf_file.find(name)
+    if single is not None:
+        return single
     path = embedded_base() if name == "base" else Path(name).expanduser()
     if not path.is_dir():
-        raise UserError(f"there is no model folder {name!r}; give a Hugging Face folder, or: base")
+        known = ", ".join(("base", *gguf_file.PACKAGES))
+        raise UserError(f"there is no model folder {name!r}; give a Hugging Face folder, a .gguf file, or: {known}")
     return path
 
 
-def load(model: str, *, adapter: str | None, template_name: str | None, dtype: str) -> Model:
-    """Returns a model folder with, if given, a PEFT adapter attached."""
+class Quant(NamedTuple):
+    """How the base is held: `config.quant`."""
+
+    format: str = "none"
+    leaves: str = hf_import.QUANTISED
+    group: int = 0
+
+
+DENSE = Quant()
+
+
+def load(model: str, *, adapter: str | None, template_name: str | None, dtype: str, quant: Quant = DENSE) -> Model:
+    """Returns a model folder with, if given, a PEFT adapter attached; `quant` puts its matrices into few bits."""
     folder = folder_of(model)
-    config, base = hf_import.load(folder, dtype=dtype)
+    config, base = hf_import.load(folder, quant.format, dtype, leaves=quant.leaves, group=quant.group)
     tok = tokenizer.load(folder)
     tokenizer.check_vocabulary(tok, config.vocab_size)
     made = template.load(template_name, tok) if template_name or tok.chat_template else None
@@ -98,6 +113,7 @@ class Made(NamedTuple):
     model: str  # its base, or after full fine-tuning its own model
     adapter: str | None
     template: str | None  # name of the chat template where it was not the tokenizer's own
+    quant: Quant = DENSE  # of the base that the adapter was trained on
 
 
 def made_by(run: str | Path) -> Made:
@@ -114,10 +130,15 @@ def made_by(run: str | Path) -> Made:
             f"{folder} has nothing to show yet: the run has not come to its end; continue it with "
             f"python scripts/train.py --workdir {folder} --resume"
         )
-    return Made(config.model.path, str(folder / "adapter"), template_name)
+    quant = Quant(**config.quant) if "quant" in config else DENSE
+    return Made(config.model.path, str(folder / "adapter"), template_name, quant)
 
 
 def load_run(run: str, *, dtype: str) -> Model:
     """Returns what a finished run made: its base with its adapter, or its fully fine-tuned model."""
-    made = made_by(run)
-    return load(made.model, adapter=made.adapter, template_name=made.template, dtype=dtype)
+    return load_made(made_by(run), dtype=dtype)
+
+
+def load_made(made: Made, *, dtype: str) -> Model:
+    """Returns a base with what was made of it."""
+    return load(made.model, adapter=made.adapter, template_name=made.template, dtype=dtype, quant=made.quant)

@@ -57,11 +57,29 @@ def weight_sharding(mesh: Mesh, letters: tuple[str, ...], shape: tuple[int, ...]
     return NamedSharding(mesh, _spec(letters, shape, mesh, WEIGHTS))
 
 
+def leaf_shardings(mesh: Mesh, letters: tuple[str, ...], leaf: Any) -> Any:
+    """Returns how a weight lies on the mesh: dense, or a node of arrays that have its axes.
+
+    All arrays of a node take the axes that every one of them can be split along, so that a shard holds whole groups;
+    an axis of size 1 (one scale for all inputs) asks for nothing and stays whole.
+    """
+    arrays = jax.tree.leaves(leaf)
+    specs = [_spec(letters, array.shape, mesh, WEIGHTS) for array in arrays]
+    split = [
+        all(spec[axis] is not None or array.shape[axis] == 1 for spec, array in zip(specs, arrays, strict=True))
+        for axis in range(len(letters))
+    ]
+    kept = [P(*(name if ok else None for name, ok in zip(spec, split, strict=True))) for spec in specs]
+    return jax.tree.unflatten(jax.tree.structure(leaf), [NamedSharding(mesh, spec) for spec in kept])
+
+
 def base_shardings(mesh: Mesh, base: Any, letters: Any) -> Any:
     """Returns the shardings of a base, a tree of its structure; `letters` is `models.params.axes`."""
     named = tree.paths(letters, lambda x: isinstance(x, tuple))
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: weight_sharding(mesh, named[tree.name(path)], leaf.shape), base
+        lambda path, leaf: leaf_shardings(mesh, named[tree.name(path)], leaf),
+        base,
+        is_leaf=lambda leaf: hasattr(leaf, "dequantize"),
     )
 
 

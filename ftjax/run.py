@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+from pathlib import Path
 import shutil
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax
 from ftjax import held_out as held_outs
 from ftjax import inference, tree
 from ftjax import mesh as meshes
-from ftjax.adapters import attach
+from ftjax.adapters import adapter, attach
 from ftjax.checkpoint import hf_export, hf_import, peft
 from ftjax.checkpoint.store import Store
 from ftjax.errors import UserError
@@ -52,7 +53,10 @@ def on_mesh(x: Experiment) -> Any:
 def start(x: Experiment) -> Parts:
     """Returns the experiment with weights loaded and the state before its first step."""
     c = x.config
-    _, base = hf_import.load(x.model_dir, dtype=c["model"]["weights"], mesh=x.mesh)
+    q = c["quant"]
+    _, base = hf_import.load(
+        x.model_dir, q["format"], c["model"]["weights"], x.mesh, leaves=q["leaves"], group=q["group"]
+    )
     key = jax.random.key(c["seed"])
     make = lambda base: states.init(x.algorithm.init(jax.random.fold_in(key, 1), base), x.optimizer, key)
     shardings = None
@@ -100,10 +104,6 @@ def train(x: Experiment, folder: Folder, say: Callable[[str], None]) -> dict[str
 
 def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[str, Any]) -> dict[str, Any]:
     x = parts.experiment
-    base_facts = {"path": str(x.model_dir), "hash": hf_import.content_hash(x.model_dir)}
-    data_facts = {"paths": c["data"]["paths"], "hash": x.data_hash, "report": x.data_report.as_dict()}
-    _check_same(folder, "base.json", base_facts, str(x.model_dir))
-    _check_same(folder, "data.json", data_facts, "the data")
     store = Store(folder.path / "checkpoints", c["checkpoint"]["keep_last"], (loop.MONITOR, "min"))
     progress, state, position = loop.Progress(), parts.state, None
     if folder.resumed and store.latest() is not None:
@@ -113,9 +113,9 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
     elif folder.resumed:
         position = 0
     parts = dataclasses.replace(parts, state=state)
-    folder.json("base.json", base_facts)
+    for name, facts in _inputs(x).items():
+        folder.json(name, facts)
     folder.json("tokenizer.json", _tokenizer_facts(x))
-    folder.json("data.json", data_facts)
     out = writers.make(
         c["log"]["writers"],
         folder.path,
@@ -167,14 +167,28 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
         return _finish(parts, folder, store, outcome, before, out)
 
 
-def _check_same(folder: Folder, name: str, facts: Mapping[str, Any], label: str) -> None:
-    """Raises where the base or the data of a resumed run is not what it was started with."""
-    path = folder.path / name
-    if folder.resumed and path.exists():
-        known = json.loads(path.read_text(encoding="utf-8"))
+def _inputs(x: Experiment) -> dict[str, dict[str, Any]]:
+    """Returns what a run is made from, by the file that keeps it in the run folder."""
+    return {
+        "base.json": {"path": str(x.model_dir), "hash": hf_import.content_hash(x.model_dir)},
+        "data.json": {
+            "paths": x.config["data"]["paths"],
+            "hash": x.data_hash,
+            "report": x.data_report.as_dict(),
+        },
+    }
+
+
+def check_same(x: Experiment, workdir: Path) -> None:
+    """Raises where the base or the data of the run in `workdir` is not what it was started with; writes nothing."""
+    labels = {"base.json": str(x.model_dir), "data.json": "the data"}
+    for name, facts in _inputs(x).items():
+        if not (workdir / name).exists():
+            continue
+        known = json.loads((workdir / name).read_text(encoding="utf-8"))
         if known["hash"] != facts["hash"]:
             raise UserError(
-                f"{label} has content hash {facts['hash'][:12]}, but the run began on {known['hash'][:12]}; "
+                f"{labels[name]} has content hash {facts['hash'][:12]}, but the run began on {known['hash'][:12]}; "
                 "put back what it was or start a new run"
             )
 
@@ -224,7 +238,7 @@ def _finish(
         | ({"score_before": old["score"], "score_after": new.score} if "score" in old else {})
         for old, new in zip(before["answers"], given, strict=True)
     ]
-    trainable, total = tree.count(state.trainable), tree.count(x.abstract_base)
+    trainable, total = tree.count(adapter.trained(state.trainable)), tree.count(x.abstract_base)
     summary = {
         "reason": outcome.reason,
         "step": progress.step,

@@ -26,6 +26,7 @@ def flags(argv: list[str]) -> argparse.Namespace:
     what.add_argument("--chat", action="store_true", help="a conversation on the terminal")
     what.add_argument("--input", type=Path, help="JSONL with messages or prompt")
     parser.add_argument("--output", type=Path, help="where the answers to --input go; must not exist")
+    parser.add_argument("--column", default="answer", help="the column of the answers; the rows must not have it")
     parser.add_argument("--system", help="a system message in front")
     parser.add_argument("--template", help="a chat template by name or path; default: the model's own")
     parser.add_argument("--max-new-tokens", type=int, default=128)
@@ -35,6 +36,7 @@ def flags(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16, help="prompts of --input at a time")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the weights in memory")
+    parser.add_argument("--quant", default="none", help="with --model: its matrices in nf4, nf4-dq, int4, ..")
     return cli.parse(parser, argv)
 
 
@@ -45,6 +47,7 @@ def main(argv: list[str]) -> int:
     mistakes = {
         "--adapter goes with --model; a --run has its own adapter": args.adapter and args.run,
         "--template goes with --model; a --run has its own": args.template and args.run,
+        "--quant goes with --model; a --run has its own": args.quant != "none" and args.run,
         "--input needs --output FILE.jsonl, and the other way round": (source is None) != (out is None),
         f"{out} exists; give a file that does not, nothing is written over": out and out.exists(),
         f"there is no folder for --output {out}; make it first": out and not out.absolute().parent.is_dir(),
@@ -59,10 +62,8 @@ def main(argv: list[str]) -> int:
     from ftjax.data.records import Message
 
     experiment.use_compilation_cache()
-    if args.run:
-        model = inference.load_run(args.run, dtype=args.dtype)
-    else:
-        model = inference.load(args.model, adapter=args.adapter, template_name=args.template, dtype=args.dtype)
+    asked = inference.Made(args.model, args.adapter, args.template, inference.Quant(args.quant))
+    model = inference.load_made(inference.made_by(args.run) if args.run else asked, dtype=args.dtype)
     start = [Message(role="system", content=args.system)] if args.system else []
     sampling = {name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_k", "top_p")}
 
@@ -97,10 +98,12 @@ def talk(ask: Any, turns: list[Any], seed: int) -> None:
 
 
 def answer_file(ask: Any, start: list[Any], args: argparse.Namespace) -> None:
-    """Writes each row of the input with its `answer`, in order; the file appears when all are there."""
+    """Writes each row of the input with its answer, in order; the file appears when all are there."""
     from ftjax.data import prompts
 
     asked = prompts.read(args.input)
+    if any(args.column in one.row for one in asked):
+        raise UserError(f"{args.input} has a column {args.column!r} already; name another one with --column")
     beside = args.output.with_name(args.output.name + ".tmp")
     with beside.open("w", encoding="utf-8") as out:
         for first in range(0, len(asked), args.batch):
@@ -108,7 +111,7 @@ def answer_file(ask: Any, start: list[Any], args: argparse.Namespace) -> None:
             filled = group + [group[-1]] * (min(args.batch, len(asked)) - len(group))
             answers = ask([[*start, *one.messages] for one in filled], args.seed + first)
             for one, answer in zip(group, answers, strict=False):
-                out.write(json.dumps({**one.row, "answer": answer}, ensure_ascii=False) + "\n")
+                out.write(json.dumps({**one.row, args.column: answer}, ensure_ascii=False) + "\n")
     beside.rename(args.output)
     print(f"{len(asked):,} answers in {args.output}")
 

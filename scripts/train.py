@@ -42,6 +42,8 @@ def main(argv: list[str]) -> int:
     experiment.use_compilation_cache()
     built = experiment.build(config)
     report.derived(built.derived, built.data_report.as_text())
+    if flags.resume:
+        run.check_same(built, flags.workdir)
     folder = folders.create(
         flags.workdir,
         name=Path((flags.config or "").partition(":")[0]).stem,

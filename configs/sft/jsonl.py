@@ -3,24 +3,23 @@
 python scripts/data.py preview train.jsonl --model DIR
 python scripts/train.py --config configs/sft/jsonl.py:data=train.jsonl,model=DIR
 python scripts/train.py --config configs/sft/jsonl.py:data=train.jsonl,model=DIR,eval=test.jsonl,exact=true
+python scripts/train.py --config configs/sft/jsonl.py:data=train.jsonl,model=smollm2-135m
 
 Without `eval` 5 % of the rows (at most 200) are held out and never trained on. Before, during and after training the
 loss on them is measured and five answers are shown. `exact=true` answers all of them and counts those that equal the
 reference to the letter: for fixed answers, not for prose.
 """
 
-from configs import defaults
+from configs import defaults, models
 from ftjax import config as args
 
 
 def get_config(arg=""):
     arg = args.parse(arg, data="", model="base", eval="", template="", steps=0, exact=False)
     config = defaults.sft()
+    models.use(config, arg.model)
     config.data.paths = tuple(filter(None, [arg.data]))
-    config.data.template = arg.template
-    config.model.path = arg.model
-    if arg.model == "base":
-        config.optimizer.learning_rate = 5e-3  # of a model of a few million parameters
+    config.data.template = arg.template or config.data.template
     config.eval.path = arg.eval
     config.eval.check = "tasks.exact_match" if arg.exact else ""
     config.steps = arg.steps or config.steps

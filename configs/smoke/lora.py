@@ -2,6 +2,7 @@
 
 python scripts/train.py --config configs/smoke/lora.py
 python scripts/train.py --config configs/smoke/lora.py:model=DIR
+python scripts/train.py --config configs/smoke/lora.py:adapter=dora     # or pissa, olora, ia3, vera
 """
 
 from configs import defaults
@@ -9,8 +10,11 @@ from ftjax import config as args
 
 
 def get_config(arg=""):
-    arg = args.parse(arg, model="base")
+    arg = args.parse(arg, model="base", adapter="lora")
     config = defaults.sft()
+    config.adapter.name = arg.adapter
+    if arg.adapter == "ia3":
+        config.adapter.targets = "k_proj,v_proj,down_proj"
     config.steps = 4
     config.model.path = arg.model
     config.data.paths = ("world:format/train?size=40",)

@@ -1,11 +1,13 @@
 """LoRA: y = x W + scale * drop(x) A B, with A and B of rank R (Hu et al. 2021, section 4.1)."""
 
-from typing import Any
+from typing import Any, Self
 
 from flax import struct
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
+
+from ftjax.adapters import adapter
 
 
 @jax.custom_vjp
@@ -36,36 +38,67 @@ def _low_rank_bwd(saved: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Ar
 low_rank.defvjp(_low_rank_fwd, _low_rank_bwd)
 
 
-class LoRA(struct.PyTreeNode):
+class LoRA(struct.PyTreeNode, adapter.Adapter):
     """A low-rank delta of one weight. `scale` and `dropout` are constants of the program."""
 
     a: jax.Array  # [..., in, R]
     b: jax.Array  # [..., R, out]
     scale: float = struct.field(pytree_node=False)
     dropout: float = struct.field(pytree_node=False)
+    tied: bool = struct.field(pytree_node=False, default=False)  # see Adapter
 
     def forward(self, x: jax.Array, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         """Returns y + scale * drop(x) A B, where y = x W is what the frozen weight gave."""
         del frozen
-        if key is not None and self.dropout > 0:
-            keep = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
-            x = jnp.where(keep, x / (1 - self.dropout), 0)
+        x = adapter.dropped(x, key, self.dropout)
         return y + low_rank(x, self.a, self.b) * jnp.asarray(self.scale, x.dtype)
 
     def merge(self, dense: jax.Array) -> jax.Array:
         """Returns W + scale * A B, in float32 and then in the dtype of W."""
-        delta = self.scale * (self.a.astype(jnp.float32) @ self.b.astype(jnp.float32))
-        return (dense.astype(jnp.float32) + delta).astype(dense.dtype)
+        return (dense.astype(jnp.float32) + self.delta()).astype(dense.dtype)
+
+    def delta(self) -> jax.Array:
+        """Returns scale * A B in float32."""
+        return self.scale * (self.a.astype(jnp.float32) @ self.b.astype(jnp.float32))
+
+    def for_table(self, key: jax.Array) -> Self:
+        """Returns PEFT's fresh LoRA of an embedding: A = 0, B ~ N(0, 1)."""
+        return self.replace(a=jnp.zeros_like(self.a), b=jax.random.normal(key, self.b.shape, self.b.dtype))
+
+    def rows(self, y: jax.Array, tokens: jax.Array, frozen: Any) -> jax.Array:
+        """Returns y + scale * A[tokens] B in float32; as in PEFT, without dropout."""
+        del frozen
+        return y.astype(jnp.float32) + self.scale * table_rows(self.a, self.b, tokens)
+
+    def head(self, x: jax.Array, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        """Returns y + scale * drop(x) B^T A^T in float32."""
+        del frozen
+        x = adapter.dropped(x, key, self.dropout)
+        return y + self.scale * low_rank(x, self.b.T, self.a.T).astype(jnp.float32)
+
+
+def table_rows(a: jax.Array, b: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Returns A[tokens] B in float32: the low-rank rows of an embedding table."""
+    return jnp.take(a, tokens, axis=0).astype(jnp.float32) @ b.astype(jnp.float32)
 
 
 def init_one(key: jax.Array, weight: Any, *, rank: int, alpha: float, dropout: float, rslora: bool) -> LoRA:
     """Returns PEFT's fresh LoRA for a weight [..., in, out]: A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0, both float32.
 
-    That is kaiming_uniform(a=sqrt 5) on A. scale = alpha / rank, or alpha / sqrt(rank) under rsLoRA
-    (Kalajdzievski 2023, eq. 4). `weight` may be a shape.
+    That is kaiming_uniform(a=sqrt 5) on A. `weight` may be a shape.
     """
-    *batch, rows, columns = weight.shape
+    a, b = fresh(key, weight.shape, rank)
+    return LoRA(a=a, b=b, scale=scaling(alpha, rank, rslora=rslora), dropout=dropout)
+
+
+def fresh(key: jax.Array, shape: tuple[int, ...], rank: int) -> tuple[jax.Array, jax.Array]:
+    """Returns A ~ U(-1/sqrt(in), 1/sqrt(in)) and B = 0 for a weight of this shape."""
+    *batch, rows, columns = shape
     bound = rows**-0.5
     a = jax.random.uniform(key, (*batch, rows, rank), jnp.float32, -bound, bound)
-    scale = alpha / rank**0.5 if rslora else alpha / rank
-    return LoRA(a=a, b=jnp.zeros((*batch, rank, columns), jnp.float32), scale=scale, dropout=dropout)
+    return a, jnp.zeros((*batch, rank, columns), jnp.float32)
+
+
+def scaling(alpha: float, rank: int, *, rslora: bool) -> float:
+    """Returns alpha / rank, or alpha / sqrt(rank) under rsLoRA (Kalajdzievski 2023, eq. 4)."""
+    return alpha / rank**0.5 if rslora else alpha / rank

@@ -5,22 +5,42 @@ from typing import Any
 
 import jax
 
-from ftjax.adapters import attach
+from ftjax.adapters import attach, noise
 from ftjax.algorithms.algorithm import Algorithm, Metrics
 from ftjax.losses import supervised
 from ftjax.models import decoder
 from ftjax.models.config import ModelConfig
 
+Init = Callable[[jax.Array, Any], Any]
+Change = Callable[[Any, Any, jax.Array | None], Any]  # (params, batch, key) -> params
 
-def make(init: Callable[[jax.Array, Any], Any], config: ModelConfig) -> Algorithm:
+
+def make(init: Init, config: ModelConfig) -> Algorithm:
     """Returns the algorithm; `init(key, base)` makes what trains: adapters, or for full fine-tuning the weights."""
+    return _make(init, config, lambda params, *_: params)
 
+
+def make_neftune(init: Init, config: ModelConfig, *, alpha: float) -> Algorithm:
+    """Returns the algorithm with noise on the embeddings of every training step, none in evaluation.
+
+    U(-1, 1) * alpha / sqrt(T D) with the T of each document (Jain et al. 2023, algorithm 1).
+    """
+
+    def noisy(params: Any, batch: Any, key: jax.Array | None) -> Any:
+        if key is None:
+            return params
+        return params.replace(embed_tokens=noise.on(params.embed_tokens, batch.segments, key, alpha=alpha))
+
+    return _make(init, config, noisy)
+
+
+def _make(init: Init, config: ModelConfig, change: Change) -> Algorithm:
     def experience(trainable: Any, base: Any, batch: Any, key: jax.Array) -> Iterable[Any]:
         del trainable, base, key
         return (batch,)
 
     def loss(trainable: Any, base: Any, batch: Any, key: jax.Array | None) -> tuple[jax.Array, jax.Array, Metrics]:
-        params = attach.attach(base, trainable, key)
+        params = change(attach.attach(base, trainable, key), batch, key)
         out = decoder.logps(
             params, batch.tokens, batch.targets, batch.weights, config, batch.positions, batch.segments
         )  # fmt: skip

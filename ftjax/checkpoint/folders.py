@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 import contextlib
-import errno
 import os
 from pathlib import Path
 import secrets
 import shutil
 
+from ftjax import disk
 from ftjax.errors import UserError
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -40,10 +38,20 @@ def written(out_dir: str | Path, *, replace: tuple[str, ...] = ()) -> Iterator[P
             if out.is_dir():
                 out.rename(old_name)
             beside.rename(out)
-            sync_folder(out.parent)
+            disk.sync_folder(out.parent)
             shutil.rmtree(old_name, ignore_errors=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_room(out_dir: str | Path, nbytes: int) -> None:
+    """Raises a UserError where fewer than `nbytes` are free on the disk of `out_dir`."""
+    out = Path(out_dir).expanduser()
+    free = disk.free(out)
+    if nbytes > free:
+        raise UserError(
+            f"{out}: needs {nbytes:,} bytes, and {free:,} are free on that disk; free some, or give a folder elsewhere"
+        )
 
 
 @contextlib.contextmanager
@@ -65,7 +73,7 @@ def _is_no_space(error: BaseException | None) -> bool:
     """True for a full disk, however deep in the chain; libraries in C++ and Rust only say it in words."""
     while error is not None:
         words = ("no space left", "os error 28", "disk quota exceeded", "file too large", "os error 27")
-        if getattr(error, "errno", None) in _NO_SPACE or any(word in str(error).lower() for word in words):
+        if getattr(error, "errno", None) in disk.FULL or any(word in str(error).lower() for word in words):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -77,13 +85,4 @@ def sync(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Writes the names in a folder through to the disk, so that a rename survives a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    disk.sync_folder(folder)

@@ -1,4 +1,4 @@
-"""Hugging Face folders (config.json and safetensors) -> a config and a frozen base, tensor by tensor."""
+"""Hugging Face folders (config.json and safetensors) and GGUF files -> a config and a frozen base, tensor by tensor."""
 
 import dataclasses
 from pathlib import Path
@@ -10,76 +10,136 @@ import numpy as np
 
 from ftjax import lookup, tree
 from ftjax import mesh as meshes
-from ftjax.checkpoint import shards
+from ftjax.checkpoint import bnb, gguf, shards
+from ftjax.data import gguf_file
 from ftjax.errors import UserError
 from ftjax.models import config as model_config
 from ftjax.models import params
 from ftjax.models.families import _hf
+from ftjax.quant import convert
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _IGNORED = re.compile(r".*\.rotary_emb\.inv_freq")  # old Llama checkpoints store what rope_theta says
 
 
+QUANTISED = r"blocks\.\w+_proj"  # the leaves that `quant` puts into few bits, unless told otherwise
+
+
 def formats() -> list[str]:
     """Returns what `quant` may be: "none" and the formats of `ftjax.quant`."""
-    return ["none", *(name for name in lookup.modules("ftjax.quant") if name not in ("format", "convert"))]
+    return ["none", *convert.formats()]
 
 
 def read_config(path: str | Path) -> model_config.ModelConfig:
     """Returns the config of a checkpoint without reading its weights."""
     folder = _folder(path)
+    if folder.is_file():
+        return gguf.read_config(folder)
     file = folder / "config.json"
     hf = shards.read_json(file, what="the config of a Hugging Face checkpoint")
     try:
-        return _hf.family(hf.get("model_type")).config_from_hf(hf)
+        dense = {key: value for key, value in hf.items() if key != "quantization_config"} if bnb.is_bnb(hf) else hf
+        return _hf.family(hf.get("model_type")).config_from_hf(dense)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
 
 def content_hash(path: str | Path) -> str:
     """Returns the sha256 that stands for config and weights; a resumed run must find the same."""
-    return shards.content_hash(_folder(path))
+    folder = _folder(path)
+    return gguf.content_hash(folder) if folder.is_file() else shards.content_hash(folder)
 
 
 def load(
-    path: str | Path, quant: str = "none", dtype: str = "float32", mesh: jax.sharding.Mesh | None = None
+    path: str | Path,
+    quant: str = "none",
+    dtype: str = "float32",
+    mesh: jax.sharding.Mesh | None = None,
+    *,
+    leaves: str = QUANTISED,
+    group: int = 0,
 ) -> tuple[model_config.ModelConfig, Any]:
     """Returns (config, base): the weights in `dtype`, which is also the dtype that the config computes in.
 
-    With a mesh every leaf is laid out on it. The peak of memory is the result and one tensor. A tensor that is
-    missing, left over or of another shape is a UserError that names it; so is a config key that is not implemented.
+    `quant` puts the matrices that the regex `leaves` chooses into few bits, in groups of `group` (0: the format's own
+    size); matrices that the checkpoint holds in bitsandbytes' four bits stay as they are. With a mesh every leaf is
+    laid out on it. The peak of memory is the result and one tensor. A tensor that is missing, left over, of another
+    shape or not to be quantised is a UserError that names it; so is a config key that is not implemented.
     """
     if quant not in formats():
         raise UserError(f"quant={quant!r} is not a format.{lookup.suggestion(quant, formats())}")
-    if quant != "none":
-        raise UserError(f"quant={quant!r} cannot be loaded into yet; use 'none'")
     if dtype not in _DTYPES:
         raise UserError(f"dtype={dtype!r} is not a dtype for weights; known: {', '.join(_DTYPES)}")
     config = dataclasses.replace(read_config(path), dtype=dtype)
     folder = _folder(path)
     sources = _sources(folder, config)
     letters = tree.paths(params.axes(config), lambda leaf: isinstance(leaf, tuple))
-    leaves = {}
-    for name, shape in tree.paths(params.abstract(config, dtype)).items():
-        leaf = _aligned(shape.shape, shape.dtype)
+    shapes = tree.paths(params.abstract(config, dtype))
+    chosen = set(quant_leaves(shapes, quant, leaves, group))
+    made = {}
+    for name, shape in shapes.items():
+        packed = [isinstance(entry, bnb.Packed) for _, entry in sources[name]]
+        if any(packed):
+            if not all(packed) or quant != "none":
+                raise UserError(f"{folder}: {name} is in bitsandbytes' four bits; load it with quant='none'")
+            leaf = convert.empty(bnb.abstract(sources[name][0][1], shape.shape))
+        elif name in chosen:
+            leaf = convert.empty(convert.abstract(shape.shape, quant, group=group))
+        else:
+            leaf = _aligned(shape.shape, shape.dtype)
         for place, entry in sources[name]:
-            tensor = shards.read(entry)
-            _row(leaf, place.layer)[...] = tensor.T if place.transpose else tensor
-        sharding = None if mesh is None else meshes.weight_sharding(mesh, letters[name], leaf.shape)
-        leaves[name] = jax.device_put(leaf, sharding)
-    return config, params.from_paths(leaves)
+            if any(packed):
+                node = bnb.read(entry, f"{folder}: {entry.name}")
+                own = slice(*place.rows or (None,))  # a tensor of several leaves is cut along its outputs
+                convert.place(leaf, place.at, jax.tree.map(lambda array, own=own: array[..., own], node))
+            elif name in chosen:
+                where = f"{entry.file}: {entry.name}"
+                node = convert.matrix(_tensor(place, entry), quant, group=group, where=where)
+                convert.place(leaf, place.at, node)
+            else:
+                shards.copy(leaf[place.at], _tensor(place, entry))
+        made[name] = _on_device(leaf, letters[name], mesh)
+    return config, params.from_paths(made)
+
+
+def quant_leaves(shapes: dict[str, Any], quant: str, leaves: str, group: int) -> list[str]:
+    """Returns the paths that `quant` puts into few bits, once all of them are known to split into groups."""
+    if quant == "none":
+        return []
+    return convert.check(quant, {name: shape.shape for name, shape in shapes.items()}, leaves, group)
+
+
+def _tensor(place: _hf.Place, entry: Any) -> np.ndarray:
+    """Returns a tensor of the checkpoint as our leaf holds it."""
+    tensor = gguf.read(entry) if isinstance(entry, gguf.Entry) else shards.read(entry)
+    tensor = tensor if place.rows is None else tensor[slice(*place.rows)]
+    return tensor.T if place.transpose else tensor
+
+
+def _on_device(leaf: Any, letters: tuple[str, ...], mesh: jax.sharding.Mesh | None) -> Any:
+    if mesh is None:
+        return jax.tree.map(jax.device_put, leaf)
+    return jax.tree.map(jax.device_put, leaf, meshes.leaf_shardings(mesh, letters, leaf))
 
 
 def _folder(path: str | Path) -> Path:
+    single = gguf_file.find(path)
+    if single is not None:
+        return single
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder of a Hugging Face checkpoint")
+        raise UserError(f"{folder}: no such folder; give the folder of a Hugging Face checkpoint, or a .gguf file")
     return folder
 
 
-def _sources(folder: Path, config: model_config.ModelConfig) -> dict[str, list[tuple[_hf.Place, shards.Entry]]]:
+def _sources(folder: Path, config: model_config.ModelConfig) -> dict[str, list[tuple[_hf.Place, Any]]]:
     """Returns which tensors make up each leaf; together they must be exactly what the folder holds."""
-    stored = shards.entries(folder)
+    stored: dict[str, Any]
+    if folder.is_file():
+        stored = gguf.entries(folder, config)
+    else:
+        dense, packed = bnb.split(shards.entries(folder))
+        stored = dense | packed
     places = _hf.family(config.family).names_from_hf(config)
     missing = [name for name in places if name not in stored]
     if missing:
@@ -91,27 +151,23 @@ def _sources(folder: Path, config: model_config.ModelConfig) -> dict[str, list[t
         extra.remove("lm_head.weight")
     if extra:
         raise UserError(f"{folder}: a {config.family} model of this config has no place for {_some(extra)}")
-    shapes = tree.paths(params.abstract(config, np.float32))
-    sources: dict[str, list[tuple[_hf.Place, shards.Entry]]] = {path: [] for path in shapes}
+    shapes = {path: leaf.shape for path, leaf in tree.paths(params.abstract(config, np.float32)).items()}
+    sources: dict[str, list[tuple[_hf.Place, Any]]] = {path: [] for path in shapes}
     for name, place in places.items():
-        shape = shapes[place.path].shape[0 if place.layer is None else 1 :]
-        wanted = shape[::-1] if place.transpose else shape
+        wanted = place.stored_shape(shapes)
         if stored[name].shape != wanted:
             raise UserError(f"{folder}: {name} is {stored[name].shape}, but config.json asks for {wanted}")
-        sources[place.path].append((place, stored[name]))
+        for piece in place.pieces:
+            sources[piece.path].append((piece, stored[name]))
     return sources
 
 
-def _same(first: shards.Entry, second: shards.Entry) -> bool:
+def _same(first: Any, second: Any) -> bool:
     return first.shape == second.shape and np.array_equal(shards.read(first), shards.read(second))
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _row(leaf: np.ndarray, layer: int | None) -> np.ndarray:
-    return leaf if layer is None else leaf[layer]
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -1,9 +1,8 @@
 """PEFT adapter folders (adapter_config.json, adapter_model.safetensors) <-> our adapter trees, exactly.
 
-A leaf of ours holds all layers, PEFT's modules are single. Where layers differ (layers_to_transform, a pattern for
-some layers), the leaf is padded with zeros up to the largest rank, which adds nothing and gets no gradient, and
-unequal scales are folded into B; `save` cuts the zeros off again and names the layers that are left.
-To add an adapter type: a branch in `_read_module` and `_write_module` (tensor names), a key in `peft_config`.
+A leaf of ours holds all layers, PEFT's modules are single (`peft_layers.py`); names and shapes of their tensors are in
+`peft_modules.py`, which says how to add a type, full copies and rows of tokens in `peft_tables.py`, the keys of the
+config in `peft_config.py`.
 """
 
 from collections import Counter
@@ -13,38 +12,40 @@ import re
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from safetensors import numpy as safetensors_numpy
 
 from ftjax import tree
-from ftjax.adapters import attach, lora
-from ftjax.checkpoint import folders, peft_config, shards
+from ftjax.adapters import adapter, attach, dora, ia3, lora, vera
+from ftjax.checkpoint import folders, peft_config, peft_layers, peft_modules, peft_tables, shards
+from ftjax.checkpoint.peft_modules import PREFIX
 from ftjax.errors import UserError
 from ftjax.models import config as model_config
-from ftjax.models.families import _hf
 
-_PREFIX = "base_model.model."
 _STEM = "adapter_model"
 FILES = ("adapter_config.json", f"{_STEM}.safetensors", "README.md")
+_TYPES = (lora.LoRA, dora.DoRA, ia3.IA3, vera.VeRA)
 
 
-class _Low(NamedTuple):
-    """A LoRA of one module."""
+class _Part(NamedTuple):
+    """A matrix of ours in a module of PEFT's."""
 
-    a: np.ndarray  # [in, R]
-    b: np.ndarray  # [R, out]
-    scale: float
+    path: str
+    at: tuple[int, ...]
+    rows: tuple[int, int] | None  # its outputs, where the module holds several
 
 
-def _modules(config: model_config.ModelConfig) -> dict[str, tuple[str, int | None]]:
-    """Returns the leaf and layer of every linear module of the base, by PEFT's name of it."""
-    places = _hf.family(config.family).names_from_hf(config)
-    return {
-        name.removesuffix(".weight"): (place.path, place.layer)
-        for name, place in places.items()
-        if place.transpose and name.endswith(".weight")
-    }
+def _modules(config: model_config.ModelConfig) -> dict[str, list[_Part]]:
+    """Returns the matrices of every module that PEFT adapts, by its name: linear ones, embedding and head.
+
+    Experts and their router are no modules of their own in transformers, so PEFT has no name for them here.
+    """
+    found = {}
+    for name, place in peft_tables.places(config).items():
+        linear = place.transpose and name.endswith(".weight") and place.path != "blocks.router"
+        if (linear and place.expert is None) or place.path == "embed_tokens":
+            found[name.removesuffix(".weight")] = [_Part(p.path, p.at, p.rows) for p in place.pieces]
+    return found
 
 
 def load(adapter_dir: str | Path, base: Any, config: model_config.ModelConfig) -> Any:
@@ -61,24 +62,52 @@ def load(adapter_dir: str | Path, base: Any, config: model_config.ModelConfig) -
         settings = peft_config.read(facts)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    weights = {path: leaf for path, leaf in tree.paths(base, attach.is_weight).items() if leaf is not None}
+    weights = tree.paths(base, attach.is_weight)
+    weights["lm_head"] = attach.weight_at(base, "lm_head", weights.get("lm_head"))
     modules = _modules(config)
-    chosen = [module for module in modules if settings.targets(module, is_head=module == "lm_head")]
+    chosen = [m for m in modules if settings.targets(m, is_linear=m != "lm_head" and not peft_modules.is_table(m))]
     if not chosen:
         known = sorted({module.rsplit(".", 1)[-1] for module in modules})
         raise UserError(f"{file}: target_modules={facts['target_modules']!r} match nothing; known: {', '.join(known)}")
     _all_hit(file, settings, chosen)
+    tied = settings.tying and config.tie_embeddings
+    if tied and any(peft_modules.is_table(module) for module in chosen):
+        chosen = [module for module in chosen if module != "lm_head"]  # it follows the embedding
 
-    stored = shards.entries(folder, _STEM)
-    found: dict[str, dict[int | None, _Low]] = {}
-    for module in chosen:
-        path, layer = modules[module]
-        rows, columns = weights[path].shape[-2:]
-        found.setdefault(path, {})[layer] = _read_module(folder, stored, module, settings, rows, columns)
-    _nothing_left(folder, stored, weights)
-    leaves = {path: _stack(by_layer, weights[path].shape, settings.dropout) for path, by_layer in found.items()}
+    sizes = {module: _size(modules[module], weights) for module in chosen}
+    largest = (max(rows for rows, _ in sizes.values()), max(columns for _, columns in sizes.values()))
+    reader = peft_modules.Reader(folder, shards.entries(folder, _STEM))
+    found: dict[str, dict[tuple[int, ...], Any]] = {}
+    for module, size in sizes.items():
+        if peft_modules.is_table(module) and settings.kind not in ("LORA", "DORA"):
+            raise UserError(f"{file}: {settings.kind} on {module} is not implemented; refused, not ignored")
+        node = peft_modules.read(reader, module, settings, *size, largest)
+        for part in modules[module]:
+            own = node if part.rows is None else peft_layers.of_outputs(node, *part.rows)
+            found.setdefault(part.path, {})[part.at] = own
+    leaves = {path: peft_layers.stack(parts, tuple(weights[path].shape[:-2])) for path, parts in found.items()}
+    if tied and "embed_tokens" in leaves:
+        leaves["embed_tokens"] = peft_tables.read_tied(reader, leaves["embed_tokens"])
+    saved, rows = (
+        peft_tables.read_saved(reader, settings, config, base),
+        peft_tables.read_rows(reader, settings, config),
+    )
+    for more in (saved, rows):
+        twice = sorted(leaves.keys() & more.keys())
+        if twice:
+            raise UserError(f"{file}: {', '.join(twice)} is adapted twice; that is not implemented")
+        leaves |= more
+    if getattr(leaves.get("embed_tokens"), "tied", False) and "lm_head" in leaves:
+        raise UserError(f"{file}: a head that follows embed_tokens and has an adapter of its own is not implemented")
+    _nothing_left(reader, weights, config)
     pick = lambda path, _: leaves.get(tree.name(path))
     return jax.tree_util.tree_map_with_path(pick, base, is_leaf=attach.is_weight)
+
+
+def _size(parts: list[_Part], weights: dict[str, Any]) -> tuple[int, int]:
+    """Returns (in, out) of a module."""
+    shapes = [weights[part.path].shape[-2:] for part in parts]
+    return shapes[0][0], sum(shape[1] for shape in shapes)
 
 
 def _all_hit(file: Path, settings: peft_config.Settings, chosen: list[str]) -> None:
@@ -87,70 +116,31 @@ def _all_hit(file: Path, settings: peft_config.Settings, chosen: list[str]) -> N
         return
     idle = [t for t in settings.target_modules if not any(tree.matches(module, (t,)) for module in chosen)]
     if idle:
+        raise UserError(f"{file}: target_modules {', '.join(idle)} adapt nothing in this base (absent or no matrix)")
+
+
+def _nothing_left(reader: peft_modules.Reader, weights: dict[str, Any], config: model_config.ModelConfig) -> None:
+    """Refuses tensors that nobody asked for; PEFT's copy of an adapted table is fine where it equals the base's."""
+    stored = reader.stored
+    for path, module in (("embed_tokens", "model.embed_tokens"), ("lm_head", "lm_head")):
+        for name in (f"{PREFIX}{module}.base_layer.weight", f"{PREFIX}{module}.weight"):
+            if name not in stored or weights[path] is None:
+                continue
+            ours = np.asarray(adapter.dense(weights[path]))
+            ours = ours.T if path == "lm_head" else ours
+            if stored[name].shape == ours.shape and np.array_equal(shards.read(stored[name]).astype(ours.dtype), ours):
+                del stored[name]
+    if not stored:
+        return
+    names = sorted(stored)
+    layers = [int(found.group(1)) for name in names if (found := re.search(r"\.layers\.(\d+)\.", name))]
+    if layers and max(layers) >= config.n_layers:
         raise UserError(
-            f"{file}: target_modules {', '.join(idle)} adapt nothing in this base (tied, absent or no matrix)"
+            f"{reader.folder}: the adapter is for another base: it has tensors for layer {max(layers)}, "
+            f"and this one has {config.n_layers} layers"
         )
-
-
-def _read_module(
-    folder: Path,
-    stored: dict[str, shards.Entry],
-    module: str,
-    settings: peft_config.Settings,
-    rows: int,
-    columns: int,
-) -> _Low:
-    """Returns the LoRA of one module [rows, columns] and takes its tensors out of `stored`."""
-    rank, scale = settings.scale(module)
-    tensors: dict[str, np.ndarray] = {}
-    for letter, wanted in (("A", (rank, rows)), ("B", (columns, rank))):
-        name = f"{_PREFIX}{module}.lora_{letter}.weight"
-        entry = stored.pop(name, None)
-        if entry is None:
-            raise UserError(f"{folder}: tensor {name} is missing, though adapter_config.json targets {module}")
-        if entry.shape != wanted:
-            raise UserError(f"{folder}: {name} is {entry.shape}, not {wanted}: {_why(entry.shape, wanted, letter)}")
-        tensors[letter] = np.ascontiguousarray(shards.read(entry).astype(np.float32).T)
-    return _Low(tensors["A"], tensors["B"], scale)
-
-
-def _why(shape: tuple[int, ...], wanted: tuple[int, ...], letter: str) -> str:
-    """Returns the likely reason in words: another rank, or a base of another width."""
-    rank_axis = 0 if letter == "A" else 1
-    if len(shape) == 2 and shape[1 - rank_axis] == wanted[1 - rank_axis]:
-        return f"its rank is {shape[rank_axis]}, adapter_config.json says {wanted[rank_axis]}"
-    theirs, ours = shape[1 - rank_axis] if len(shape) == 2 else shape, wanted[1 - rank_axis]
-    side = "reads" if letter == "A" else "writes"
-    return f"the adapter is for another base, where this module {side} {theirs} numbers; in this one it {side} {ours}"
-
-
-def _nothing_left(folder: Path, stored: dict[str, shards.Entry], weights: dict[str, Any]) -> None:
-    """Refuses tensors that nobody asked for; PEFT's copy of an adapted head is fine where it equals the base's."""
-    copy = stored.get(f"{_PREFIX}lm_head.base_layer.weight")
-    if copy is not None and isinstance(weights.get("lm_head"), jax.Array | np.ndarray):
-        head = np.asarray(weights["lm_head"]).T
-        if copy.shape == head.shape and np.array_equal(shards.read(copy).astype(head.dtype), head):
-            del stored[copy.name]
-    if stored:
-        names = sorted(stored)
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise UserError(f"{folder}: tensors that adapter_config.json does not explain: {', '.join(names[:3])}{more}")
-
-
-def _stack(by_layer: dict[int | None, _Low], shape: tuple[int, ...], dropout: float) -> lora.LoRA:
-    """Returns one leaf of all layers, padded with zeros where a layer has a smaller rank or no adapter."""
-    if None in by_layer:
-        one = by_layer[None]
-        return lora.LoRA(a=jnp.asarray(one.a), b=jnp.asarray(one.b), scale=one.scale, dropout=dropout)
-    n_layers, rows, columns = shape
-    rank = max(one.a.shape[1] for one in by_layer.values())
-    scale = Counter(one.scale for one in by_layer.values()).most_common(1)[0][0]
-    a, b = np.zeros((n_layers, rows, rank), np.float32), np.zeros((n_layers, rank, columns), np.float32)
-    for layer, one in by_layer.items():
-        own = one.a.shape[1]
-        a[layer, :, :own] = one.a
-        b[layer, :own] = one.b if one.scale == scale else one.b * np.float32(one.scale / scale)
-    return lora.LoRA(a=jnp.asarray(a), b=jnp.asarray(b), scale=scale, dropout=dropout)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    raise UserError(f"{reader.folder}: tensors that adapter_config.json does not explain: {', '.join(names[:3])}{more}")
 
 
 def save(
@@ -165,64 +155,100 @@ def save(
     """Writes an adapter folder that PEFT and vLLM load, with PEFT's tensor names, shapes and config keys, in float32.
 
     `rslora` says that the scales mean alpha / sqrt(r): the numbers are the same, the config then says use_rslora.
-    A folder with content is refused; `replace` lets it take the place of an earlier adapter.
+    PiSSA and OLoRA become plain LoRA of twice the rank on the base as it is. A folder with content is refused;
+    `replace` lets it take the place of an earlier adapter.
     """
-    is_lora = lambda leaf: isinstance(leaf, lora.LoRA)
-    leaves = tree.paths(adapters, is_leaf=is_lora)
+    leaves = tree.paths(adapters, is_leaf=adapter.is_adapter)
     if not leaves:
         raise UserError(f"{adapter_dir}: there are no adapters to write; a fully fine-tuned model is exported merged")
-    other = sorted(path for path, leaf in leaves.items() if not is_lora(leaf))
-    if other:
-        raise UserError(
-            f"{adapter_dir}: {', '.join(other[:3])}: not LoRA, so not PEFT's format; export the model merged"
-        )
-    if len({leaf.dropout for leaf in leaves.values()}) > 1:
-        raise UserError(f"{adapter_dir}: PEFT has one lora_dropout for all modules, these adapters have several")
-    named: dict[str, dict[int | None, str]] = {}
-    for module, (path, layer) in _modules(config).items():
-        named.setdefault(path, {})[layer] = module
-    lows: dict[str, _Low] = {}
-    targets: list[str] = []
-    for path, leaf in leaves.items():
-        split = _split(leaf)
-        lows |= {named[path][layer]: one for layer, one in split.items()}
-        whole = len(split) == len(named[path])
-        targets += [path.rsplit(".", 1)[-1]] if whole else [named[path][layer] for layer in split]
-    tensors = {}
-    for module, one in lows.items():
-        tensors[f"{_PREFIX}{module}.lora_A.weight"] = np.ascontiguousarray(one.a.T)
-        tensors[f"{_PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(one.b.T)
-    facts = peft_config.write(
-        **_patterns(lows, rslora=rslora),
-        dropout=next(iter(leaves.values())).dropout,
-        rslora=rslora,
-        target_modules=targets,
-        base_name=base_name,
-    )
+    leaves = {path: leaf.exported() if adapter.is_adapter(leaf) else leaf for path, leaf in leaves.items()}
+    nodes = {path: leaf for path, leaf in leaves.items() if isinstance(leaf, _TYPES)}
+    kinds = sorted({type(node).__name__ for node in nodes.values()})
+    if len(kinds) != 1:
+        what = "weights" if not kinds else " and ".join(kinds)
+        raise UserError(f"{adapter_dir}: {what}, not one type of adapter, so no PEFT format; export it merged")
+    if len({node.dropout for node in nodes.values()}) > 1:
+        raise UserError(f"{adapter_dir}: PEFT has one dropout for all modules, these adapters have several")
+    modules = _modules(config)
+    single = _single(nodes, modules)
+    try:
+        tables = peft_tables.write(leaves, config)
+    except UserError as error:
+        raise UserError(f"{adapter_dir}: {error}") from None
+    tensors = dict(tables.tensors)
+    for module, node in single.items():
+        tensors |= peft_modules.write(module, node)
+    if kinds == ["VeRA"]:
+        tensors |= peft_modules.write_projections(list(single.values()))
+    facts = _facts(kinds[0], single, modules, tables, base_name, rslora=rslora)
     with folders.written(adapter_dir, replace=FILES if replace else ()) as folder:
         (folder / FILES[0]).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        safetensors_numpy.save_file(tensors, folder / FILES[1], metadata={"format": "pt"})
+        whole = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+        safetensors_numpy.save_file(whole, folder / FILES[1], metadata={"format": "pt"})
 
 
-def _split(leaf: lora.LoRA) -> dict[int | None, _Low]:
-    """Returns the LoRA of each layer without the zeros that `_stack` padded; a layer of zeros has none.
+def _single(nodes: dict[str, Any], modules: dict[str, list[_Part]]) -> dict[str, Any]:
+    """Returns the adapter of every module that has one."""
+    split = {path: peft_layers.split(peft_layers.on_host(node)) for path, node in nodes.items()}
+    known = {part.path for parts in modules.values() for part in parts}
+    strange = sorted(nodes.keys() - known)
+    if strange:
+        raise UserError(f"{', '.join(strange)}: PEFT has no module for it (experts, routers); export the model merged")
+    single = {}
+    for module, parts in modules.items():
+        own = [split.get(part.path, {}).get(part.at) for part in parts]
+        if all(node is None for node in own):
+            continue
+        widths = [part.rows[1] - part.rows[0] for part in parts if part.rows is not None]
+        single[module] = peft_layers.joined(own, widths, module) if widths else own[0]
+    return single
 
-    Only exact zeros in A and B alike count, on the last ranks: training never makes them. All zeros stay as they are.
-    """
-    a, b = np.asarray(leaf.a, np.float32), np.asarray(leaf.b, np.float32)
-    if a.ndim == 2:
-        return {None: _Low(a, b, leaf.scale)}
-    used = (a != 0).any(axis=1) | (b != 0).any(axis=2)  # [L, R]
-    ranks = np.where(used.any(axis=1), a.shape[2] - np.argmax(used[:, ::-1], axis=1), 0)
-    if not ranks.any():
-        ranks[:] = a.shape[2]
-    return {layer: _Low(a[layer, :, :r], b[layer, :r], leaf.scale) for layer, r in enumerate(ranks.tolist()) if r}
+
+def _facts(
+    kind: str,
+    single: dict[str, Any],
+    modules: dict[str, list[_Part]],
+    tables: peft_tables.Written,
+    base_name: str | None,
+    *,
+    rslora: bool,
+) -> dict[str, Any]:
+    """Returns what adapter_config.json says."""
+    common: dict[str, Any] = {
+        "target_modules": _named(single, modules),
+        "modules_to_save": tables.saved,
+        "base_name": base_name,
+    }
+    first = next(iter(single.values()))
+    if kind not in ("LoRA", "DoRA") and (tables.tokens or tables.tying):
+        raise UserError(f"{kind} with rows of tokens, or with a tied copy of the embedding, has no PEFT form")
+    if kind == "IA3":
+        inputs = {module: node for module, node in single.items() if node.feedforward}
+        return peft_config.write_ia3(feedforward=_named(inputs, modules), **common)
+    if kind == "VeRA":
+        return peft_config.write_vera(rank=first.lambda_d.shape[0], dropout=first.dropout, **common)
+    return peft_config.write_lora(
+        **_patterns(single, rslora=rslora),
+        dropout=first.dropout,
+        rslora=rslora,
+        dora=kind == "DoRA",
+        tokens=tables.tokens,
+        tying=tables.tying,
+        **common,
+    )
 
 
-def _patterns(lows: dict[str, _Low], *, rslora: bool) -> dict[str, Any]:
+def _named(single: dict[str, Any], modules: dict[str, list[_Part]]) -> list[str]:
+    """Returns names for the modules: of a projection where all of its layers are there, else full ones."""
+    kind = lambda module: module.rsplit(".", 1)[-1]
+    partly = {kind(module) for module in modules if module not in single}
+    return sorted({module if kind(module) in partly else kind(module) for module in single})
+
+
+def _patterns(single: dict[str, Any], *, rslora: bool) -> dict[str, Any]:
     """Returns rank, alpha and the patterns for what differs; keys are the shortest ends of names that say enough."""
-    ranks = {module: one.a.shape[1] for module, one in lows.items()}
-    alphas = {module: _alpha(one.scale, ranks[module], rslora=rslora) for module, one in lows.items()}
+    ranks = {module: one.a.shape[1] for module, one in single.items()}
+    alphas = {module: _alpha(one.scale, ranks[module], rslora=rslora) for module, one in single.items()}
     rank = Counter(ranks.values()).most_common(1)[0][0]
     alpha = Counter(alphas.values()).most_common(1)[0][0]
     return {

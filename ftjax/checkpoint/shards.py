@@ -1,13 +1,17 @@
 """Safetensors files of a folder, one or many, read tensor by tensor without mapping the file into memory.
 
 The library judges whether a file is whole; offsets come from its header, so that the peak is the one tensor that is
-being read. (A memory map counts every page that was touched, and copies besides.)
+being read. (A memory map counts every page that was touched, and copies besides.) Files are written tensor by tensor
+for the same reason: the library's own writer takes all arrays of a file at once.
 """
 
+from collections.abc import Callable, Sequence
 import functools
 import hashlib
 import json
+import math
 from pathlib import Path
+import re
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -19,6 +23,9 @@ from ftjax.errors import UserError
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
+_BLOCK = 128  # numbers a side, so that both blocks stay in the cache
+
+
 class Entry(NamedTuple):
     """A tensor in a file."""
 
@@ -28,6 +35,20 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     begin: int  # bytes from the start of the file
     end: int
+
+
+class Planned(NamedTuple):
+    """A tensor of a file to be, not yet made."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    make: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_json(file: Path, *, what: str) -> dict[str, Any]:
@@ -53,6 +74,12 @@ def files(folder: Path, stem: str) -> list[Path]:
         hint = f"it has {', '.join(others[:3])}; convert that to safetensors" if others else "is it the right folder?"
         raise UserError(f"{folder}: no {stem}.safetensors and no {stem}.safetensors.index.json; {hint}")
     named = sorted(set(_weight_map(index).values()))
+    beside = re.compile(rf"{re.escape(stem)}-\d+-of-\d+\.safetensors")
+    left_out = sorted(path.name for path in folder.iterdir() if beside.fullmatch(path.name) and path.name not in named)
+    if left_out:
+        raise UserError(
+            f"{index}: does not name {', '.join(left_out[:3])}, which {folder} holds; copy the index of these shards"
+        )
     missing = [name for name in named if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{index}: names {', '.join(missing)}, which {folder} does not have; copy the missing shards")
@@ -63,6 +90,9 @@ def _weight_map(index: Path) -> dict[str, str]:
     found = read_json(index, what="the index of a sharded checkpoint").get("weight_map")
     if not isinstance(found, dict) or not found:
         raise UserError(f"{index}: no weight_map; it should be the index of a sharded checkpoint")
+    for name, file in found.items():
+        if not isinstance(file, str) or not file or Path(file).name != file:
+            raise UserError(f"{index}: {name} is in {file!r}, which is no name of a file; repair the index")
     return found
 
 
@@ -100,13 +130,70 @@ def _header(file: Path) -> list[Entry]:
     ]
 
 
+def dtype(folder: Path, stem: str = "model") -> str:
+    """Returns the narrowest of float32, bfloat16 and float16 that holds every tensor of a folder as it is stored.
+
+    float64 counts as float32. Tensors of whole numbers (codes of few bits) do not count.
+    """
+    kinds = {np.dtype(_DTYPES[entry.dtype]).name for entry in entries(folder, stem).values() if entry.dtype in _DTYPES}
+    return kinds.pop() if len(kinds) == 1 and kinds != {"float64"} else "float32"
+
+
 def read(entry: Entry) -> np.ndarray:
     """Returns one tensor as it is stored."""
     if entry.dtype not in _DTYPES:
         raise UserError(f"{entry.file}: {entry.name} is stored as {entry.dtype}; known: {', '.join(_DTYPES)}")
+    return raw(entry).view(_DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+def raw(entry: Entry) -> np.ndarray:
+    """Returns the bytes of one tensor, uint8 [bytes], whatever they mean."""
     with entry.file.open("rb") as stream:
-        raw = np.fromfile(stream, np.uint8, entry.end - entry.begin, offset=entry.begin)
-    return raw.view(_DTYPES[entry.dtype]).reshape(entry.shape)
+        return np.fromfile(stream, np.uint8, entry.end - entry.begin, offset=entry.begin)
+
+
+def write(file: Path, tensors: Sequence[Planned]) -> None:
+    """Writes a safetensors file; each tensor is made when its turn comes, and let go.
+
+    The format: the length of the header (8 bytes, little-endian), the header as JSON padded with spaces to a multiple
+    of 8, then the tensors without gaps.
+    """
+    kinds = {np.dtype(kind): name for name, kind in _DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for tensor in tensors:
+        offsets = [at, at + tensor.nbytes]
+        header[tensor.name] = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        at += tensor.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors:
+            array = tensor.make()
+            assert (array.dtype, array.shape) == (tensor.dtype, tensor.shape), f"{tensor.name} is not what was planned"
+            stream.write(bytes_of(array))
+
+
+def copy(out: np.ndarray, array: np.ndarray) -> None:
+    """Writes an array into another of its shape, cast to its dtype.
+
+    Block by block where one is stored transposed: NumPy walks one of the two across its rows, and misses the cache at
+    every number. On a 5632 x 2048 bfloat16 tensor that is 0.87 for 0.42 GB/s into float32, 0.55 for 0.28 as it is.
+    """
+    if out.dtype == array.dtype and out.dtype.itemsize == 2:
+        out, array = out.view(np.uint16), array.view(np.uint16)  # bfloat16 is no type of NumPy's own, and slower
+    if out.ndim != 2 or out.flags.c_contiguous == array.flags.c_contiguous:
+        out[...] = array
+        return
+    for i in range(0, out.shape[0], _BLOCK):
+        for j in range(0, out.shape[1], _BLOCK):
+            out[i : i + _BLOCK, j : j + _BLOCK] = array[i : i + _BLOCK, j : j + _BLOCK].astype(out.dtype, copy=False)
+
+
+def bytes_of(array: np.ndarray) -> memoryview:
+    """Returns the bytes of an array in the order of a file; no copy where it is contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def content_hash(folder: Path, stem: str = "model") -> str:

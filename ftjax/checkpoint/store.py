@@ -18,6 +18,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from ftjax import disk
 from ftjax import tree as trees
 from ftjax.checkpoint import folders
 from ftjax.errors import UserError
@@ -132,7 +133,7 @@ class Store:
         if self._path(step).exists():
             self._path(step).rename(aside)
         beside.rename(self._path(step))
-        folders.sync_folder(self.folder)
+        disk.sync_folder(self.folder)
         if aside.exists():
             aside.rename(self.folder / f"{step}.old")
 

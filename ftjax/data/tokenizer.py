@@ -1,10 +1,12 @@
 """The tokenizer of a model folder: text -> ids with character offsets, never adding a special token by itself.
 
 `load` takes whatever `transformers` takes (tokenizer.json, vocab.json with merges.txt) and a lone SentencePiece
-`tokenizer.model`, for which the converted tokenizer is compared with SentencePiece itself before it is trusted.
+`tokenizer.model`, for which the converted tokenizer is compared with SentencePiece itself before it is trusted. The
+tokenizer of a GGUF file is made of its metadata (`gguf_tokenizer`).
 """
 
 from collections.abc import Sequence
+import copy
 import functools
 import hashlib
 import json
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ftjax import errors
-from ftjax.data import files
+from ftjax.data import files, gguf_file, gguf_tokenizer
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 PROBES = (
@@ -111,6 +113,21 @@ class Tokenizer:
         """Returns the vocabulary's own writing of a token id."""
         return self._core.id_to_token(int(index)) or f"<{index}>"
 
+    def save(self, folder: Path) -> None:
+        """Writes what transformers' AutoTokenizer loads; SentencePiece's first space becomes a normalizer."""
+        import tokenizers
+
+        made = copy.deepcopy(self.hf)
+        if self._dummy_prefix:
+            core = made.backend_tokenizer
+            core.normalizer = tokenizers.normalizers.Sequence(
+                [tokenizers.normalizers.Prepend("▁"), tokenizers.normalizers.Replace(" ", "▁")]
+            )
+        made.save_pretrained(str(folder))
+        about = folder / "tokenizer_config.json"  # version 5 writes its own name of the class, which no other knows
+        facts = json.loads(about.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+        about.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
     @functools.cached_property
     def _anchor(self) -> str:
         plain, anchored = self._raw(["Word", "\nWord"])
@@ -123,7 +140,10 @@ class Tokenizer:
 
 
 def load(model_dir: str | Path) -> Tokenizer:
-    """Returns the tokenizer of a local model folder; raises a UserError when there is none or it is not a fast one."""
+    """Returns the tokenizer of a local model folder or a GGUF file; a UserError when there is none or no fast one."""
+    single = gguf_file.find(model_dir)
+    if single is not None:
+        return _gguf(gguf_file.read(single))
     folder = files.existing(model_dir)
     if not folder.is_dir():
         raise errors.UserError(f"{folder}: is a file; name the model folder that holds {FILES[0]}")
@@ -185,6 +205,26 @@ def _sentencepiece(folder: Path, stops: Sequence[int]) -> Tokenizer:
         f"{folder}: tokenizer.model converts to other ids than SentencePiece gives; add a tokenizer.json made by "
         "the model's own authors"
     )
+
+
+def _gguf(file: gguf_file.File) -> Tokenizer:
+    """Returns the tokenizer that the metadata of a GGUF file describes."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    kind = file.metadata.get("tokenizer.ggml.model")
+    found = gguf_tokenizer.tokens(file)
+    if kind == "gpt2":
+        return Tokenizer(gguf_tokenizer.byte_level(file), stops=found.stops)
+    if kind != "llama":
+        raise errors.UserError(
+            f"{file.path}: tokenizer.ggml.model={kind!r} is not implemented (gpt2, llama are); {gguf_tokenizer.WAY_OUT}"
+        )
+    hf, model = gguf_tokenizer.pieces(file), gguf_tokenizer.sentencepiece_model(file)
+    made = Tokenizer(hf, stops=found.stops, dummy_prefix=gguf_tokenizer.first_space(file))
+    if [made.encode(text).ids for text in PROBES] != [model.encode(text) for text in PROBES]:
+        raise errors.UserError(
+            f"{file.path}: its tokenizer converts to other ids than SentencePiece gives; {gguf_tokenizer.WAY_OUT}"
+        )
+    return made
 
 
 def _generation_stops(folder: Path) -> list[int]:

@@ -1,24 +1,21 @@
 """The one decoder of all families: embed -> scan of blocks -> norm -> head. It never mentions adapters or bits.
 
-To add a mechanism: a field in `config.py`, a leaf in `params.py` if it has weights, one branch here.
+To add a mechanism: a field in `config.py`, a leaf in `params.py` if it has weights, one branch in `block.py`.
 """
 
 import functools
 from typing import Any
 
 import jax
-from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from ftjax import mesh
+from ftjax.models import block
 from ftjax.models.config import ModelConfig
-from ftjax.models.params import Block, Decoder
-from ftjax.nn import attention, norm, rope, token_logps
+from ftjax.models.params import Decoder
+from ftjax.nn import attention, embedding, norm, token_logps
 from ftjax.nn.cache import KVCache
-from ftjax.nn.matmul import linear, matmul
-
-# What remat "dots" keeps: outputs of the matmuls that cost most to redo; norms, rotations and gates are recomputed.
-SAVED = ("q", "k", "v", "attended", "middle", "gate", "up", "narrow")
+from ftjax.nn.matmul import matmul
 
 
 def positions_of(segments_BT: jax.Array) -> jax.Array:
@@ -29,65 +26,13 @@ def positions_of(segments_BT: jax.Array) -> jax.Array:
     return (index_BT - jax.lax.cummax(starts, axis=1)).astype(jnp.int32)
 
 
-def _angles(positions_BT: jax.Array, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
-    r = config.rope
-    inverse = rope.frequencies(
-        head_dim=config.head_dim,
-        kind=r.kind,
-        theta=r.theta,
-        factor=r.factor,
-        low_freq_factor=r.low_freq_factor,
-        high_freq_factor=r.high_freq_factor,
-        original_max_position=r.original_max_position,
-        length=jnp.max(positions_BT) + 1,
-    )
-    return rope.angles(positions_BT, inverse)
-
-
-def _qkv(
-    x_BTD: jax.Array, block: Block, angles: tuple[jax.Array, jax.Array], config: ModelConfig
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns q [B, T, N, H] and k, v [B, T, K, H], normalised and rotated."""
-    c = config
-    normed = norm.rms_norm(x_BTD, block.input_norm, eps=c.norm_eps)
-    heads = lambda y, n: y.reshape(*y.shape[:2], n, c.head_dim)
-    q_BTNH = heads(linear(normed, block.q_proj, block.q_bias), c.n_heads)
-    k_BTKH = heads(linear(normed, block.k_proj, block.k_bias), c.n_kv_heads)
-    v_BTKH = heads(linear(normed, block.v_proj, block.v_bias), c.n_kv_heads)
-    if c.qk_norm:
-        q_BTNH = norm.rms_norm(q_BTNH, block.q_norm, eps=c.norm_eps)
-        k_BTKH = norm.rms_norm(k_BTKH, block.k_norm, eps=c.norm_eps)
-    q_BTNH, k_BTKH = rope.rotate(q_BTNH, *angles), rope.rotate(k_BTKH, *angles)
-    q_BTNH, k_BTKH = mesh.constrain(q_BTNH, "B T K H"), mesh.constrain(k_BTKH, "B T K H")
-    return checkpoint_name(q_BTNH, "q"), checkpoint_name(k_BTKH, "k"), checkpoint_name(v_BTKH, "v")
-
-
-def _after_attention(x_BTD: jax.Array, attended: jax.Array, block: Block, config: ModelConfig) -> jax.Array:
-    """Returns the block's output: the attention's projection and the gated MLP, each added to its input."""
-    merged = checkpoint_name(attended.reshape(*x_BTD.shape[:2], config.q_dim), "attended")
-    x_BTD = mesh.constrain(x_BTD + linear(merged, block.o_proj, block.o_bias), "B T D")
-    x_BTD = checkpoint_name(x_BTD, "middle")
-    normed = norm.rms_norm(x_BTD, block.post_norm, eps=config.norm_eps)
-    gate_BTF = checkpoint_name(linear(normed, block.gate_proj, block.gate_bias), "gate")
-    up_BTF = checkpoint_name(linear(normed, block.up_proj, block.up_bias), "up")
-    if config.activation != "silu":
-        raise ValueError(f"activation {config.activation!r} is unknown; known is silu")
-    inner_BTF = mesh.constrain(jax.nn.silu(gate_BTF) * up_BTF, "B T F")
-    return mesh.constrain(x_BTD + linear(inner_BTF, block.down_proj, block.down_bias), "B T D")
-
-
-def _windows(config: ModelConfig) -> jax.Array | None:
-    """Returns each layer's window [L], or None where no layer has one."""
-    return jnp.asarray(config.windows, jnp.int32) if any(config.windows) else None
-
-
 def _remat(step: Any, config: ModelConfig) -> Any:
     if config.remat == "none":
         return step
     if config.remat == "full":
         return jax.checkpoint(step, prevent_cse=False)
     if config.remat == "dots":
-        policy = jax.checkpoint_policies.save_only_these_names(*SAVED, "logsum")
+        policy = jax.checkpoint_policies.save_only_these_names(*block.SAVED, "logsum")
         return jax.checkpoint(step, prevent_cse=False, policy=policy)
     raise ValueError(f"remat {config.remat!r} is unknown; known are none, full, dots")
 
@@ -104,30 +49,36 @@ def hidden(
     segments [B, T]: 0 is padding, 1.. are documents that do not see each other; None: one document a row.
     positions [B, T]: None restarts at 0 with every segment.
     """
-    segments = jnp.ones_like(tokens_BT) if segments is None else segments
-    positions = positions_of(segments) if positions is None else positions
-    angles = _angles(positions, config)
+    tokens_BT = jnp.asarray(tokens_BT)
+    segments = jnp.ones_like(tokens_BT) if segments is None else jnp.asarray(segments)
+    positions = positions_of(segments) if positions is None else jnp.asarray(positions)
+    tables = block.angles(positions, config)
     groups = (config.n_kv_heads, config.n_heads // config.n_kv_heads, config.head_dim)
 
-    def step(x_BTD: jax.Array, layer: tuple[Block, jax.Array | None]) -> tuple[jax.Array, None]:
-        block, window = layer
-        q_BTNH, k_BTKH, v_BTKH = _qkv(x_BTD, block, angles, config)
+    def step(x_BTD: jax.Array, layer: block.Layer) -> tuple[jax.Array, None]:
+        q_BTNH, k_BTKH, v_BTKH = block.qkv(x_BTD, layer, tables, config)
         q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], *groups)
-        scale = config.head_dim**-0.5
-        attended = attention.attend(q_BTKGH, k_BTKH, v_BTKH, segments, window=window, scale=scale)
-        return _after_attention(x_BTD, attended, block, config), None
+        scale, softcap = config.score_scale, config.attention_softcap
+        attended = attention.attend(
+            q_BTKGH, k_BTKH, v_BTKH, segments, window=layer.window, scale=scale, softcap=softcap
+        )
+        return block.after_attention(x_BTD, attended, layer, config), None
 
-    x_BTD = mesh.constrain(jnp.take(params.embed_tokens, tokens_BT, axis=0).astype(config.dtype), "B T D")
-    layers = (params.blocks, _windows(config))
+    x_BTD = mesh.constrain(_embed(params, tokens_BT, config), "B T D")
+    layers = block.layers(params.blocks, config)
     x_BTD, _ = jax.lax.scan(_remat(step, config), x_BTD, layers, unroll=min(config.unroll, config.n_layers))
-    return norm.rms_norm(x_BTD, params.norm, eps=config.norm_eps)
+    return norm.rms_norm(x_BTD, params.norm, eps=config.norm_eps, offset=config.norm_offset)
 
 
-def _unembed(params: Decoder, hidden_BTD: jax.Array) -> jax.Array:
-    if params.lm_head is None:
-        weight = params.embed_tokens.astype(hidden_BTD.dtype)
-        return jnp.einsum("BTD,VD->BTV", hidden_BTD, weight, preferred_element_type=jnp.float32)
-    return matmul(hidden_BTD, params.lm_head).astype(jnp.float32)
+def _embed(params: Decoder, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array:
+    x_BTD = embedding.embed(params.embed_tokens, tokens_BT).astype(config.dtype)
+    return x_BTD if config.embed_scale == 1 else x_BTD * jnp.asarray(config.embed_scale, x_BTD.dtype)
+
+
+def _unembed(params: Decoder, hidden_BTD: jax.Array, softcap: float) -> jax.Array:
+    head, tied = embedding.head(params.lm_head, params.embed_tokens)
+    logits_BTV = embedding.unembed(head, hidden_BTD) if tied else matmul(hidden_BTD, head).astype(jnp.float32)
+    return softcap * jnp.tanh(logits_BTV / softcap) if softcap else logits_BTV
 
 
 def logits(
@@ -138,7 +89,7 @@ def logits(
     segments: jax.Array | None = None,
 ) -> jax.Array:
     """Returns float32 logits [B, T, V]. For tests and short inputs: training goes through `logps`."""
-    return _unembed(params, hidden(params, tokens, config, positions, segments))
+    return _unembed(params, hidden(params, tokens, config, positions, segments), config.logit_softcap)
 
 
 def logps(
@@ -152,9 +103,10 @@ def logps(
 ) -> token_logps.TokenLogps:
     """Returns log-probability, entropy and top-1 agreement of `targets` [B, T] where `weights` is not 0."""
     hidden_BTD = hidden(params, tokens, config, positions, segments)
-    tied = params.lm_head is None
-    head = params.embed_tokens if tied else params.lm_head
-    return token_logps.token_logps(hidden_BTD, head, targets, weights, tied=tied)
+    head, tied = embedding.head(params.lm_head, params.embed_tokens)
+    softcap = config.logit_softcap
+    targets, weights = jnp.asarray(targets), jnp.asarray(weights)
+    return token_logps.token_logps(hidden_BTD, head, targets, weights, tied=tied, softcap=softcap)
 
 
 def decode(
@@ -166,24 +118,57 @@ def decode(
     """
     length = tokens_BT.shape[1]
     valid = jax.lax.dynamic_update_slice(kv.valid, valid_BT.astype(jnp.int32), (0, kv.start))
-    counted = jnp.cumsum(valid, axis=1) - valid
-    angles = _angles(jax.lax.dynamic_slice_in_dim(counted, kv.start, length, axis=1), config)
-    groups = (config.n_kv_heads, config.n_heads // config.n_kv_heads, config.head_dim)
+    if config.rope.kind != "longrope":
+        last_BTD, k, v = _read(params, tokens_BT, valid, kv.k, kv.v, kv.start, config)
+        tokens = kv.tokens
+    else:
+        tokens = jax.lax.dynamic_update_slice(kv.tokens, tokens_BT.astype(jnp.int32), (0, kv.start))
+        again = lambda: _read_again(params, tokens, valid, kv.k, kv.v, kv.start + length - 1, config)
+        go_on = lambda: _read(params, tokens_BT, valid, kv.k, kv.v, kv.start, config)
+        before, after = jnp.max(jnp.sum(kv.valid, axis=1)), jnp.max(jnp.sum(valid, axis=1))
+        limit = config.rope.original_max_position
+        crossed = (before > 0) & (before <= limit) & (after > limit)
+        last_BTD, k, v = jax.lax.cond(crossed, again, go_on)
+    last_BTD = norm.rms_norm(last_BTD, params.norm, eps=config.norm_eps, offset=config.norm_offset)
+    logits_BV = _unembed(params, last_BTD, config.logit_softcap)[:, 0]
+    return logits_BV, KVCache(k=k, v=v, valid=valid, start=kv.start + length, tokens=tokens)
 
-    def step(carry: Any, layer: Any) -> tuple[Any, None]:
+
+def _read(
+    params: Decoder, tokens_BT: jax.Array, valid_BS: jax.Array, k: jax.Array, v: jax.Array, start: Any,
+    config: ModelConfig, last: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+    """Returns the state after one token of T (None: the last), before the final norm, and keys and values with all."""
+    counted = jnp.cumsum(valid_BS, axis=1) - valid_BS
+    tables = block.angles(jax.lax.dynamic_slice_in_dim(counted, start, tokens_BT.shape[1], axis=1), config)
+    groups = (config.n_kv_heads, config.n_heads // config.n_kv_heads, config.head_dim)
+    attend = functools.partial(
+        attention.attend_cached, scale=config.score_scale, softcap=config.attention_softcap
+    )  # fmt: skip
+
+    def step(carry: Any, indexed: tuple[jax.Array, block.Layer]) -> tuple[Any, None]:
         x_BTD, k_LBSKH, v_LBSKH = carry
-        index, block, window = layer
-        q_BTNH, k_BTKH, v_BTKH = _qkv(x_BTD, block, angles, config)
-        at = (index, 0, kv.start, 0, 0)
+        index, layer = indexed
+        q_BTNH, k_BTKH, v_BTKH = block.qkv(x_BTD, layer, tables, config)
+        at = (index, 0, start, 0, 0)
         k_LBSKH = jax.lax.dynamic_update_slice(k_LBSKH, k_BTKH[None].astype(k_LBSKH.dtype), at)
         v_LBSKH = jax.lax.dynamic_update_slice(v_LBSKH, v_BTKH[None].astype(v_LBSKH.dtype), at)
         q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], *groups)
-        attend = functools.partial(attention.attend_cached, window=window, scale=config.head_dim**-0.5)
-        attended = attend(q_BTKGH, k_LBSKH[index], v_LBSKH[index], valid, kv.start)
-        return (_after_attention(x_BTD, attended, block, config), k_LBSKH, v_LBSKH), None
+        attended = attend(q_BTKGH, k_LBSKH[index], v_LBSKH[index], valid_BS, start, window=layer.window)
+        return (block.after_attention(x_BTD, attended, layer, config), k_LBSKH, v_LBSKH), None
 
-    x_BTD = jnp.take(params.embed_tokens, tokens_BT, axis=0).astype(config.dtype)
-    layers = (jnp.arange(config.n_layers), params.blocks, _windows(config))
-    (x_BTD, k, v), _ = jax.lax.scan(step, (x_BTD, kv.k, kv.v), layers)
-    last_BTD = norm.rms_norm(x_BTD[:, -1:], params.norm, eps=config.norm_eps)
-    return _unembed(params, last_BTD)[:, 0], KVCache(k=k, v=v, valid=valid, start=kv.start + length)
+    layers = (jnp.arange(config.n_layers), block.layers(params.blocks, config))
+    (x_BTD, k, v), _ = jax.lax.scan(step, (_embed(params, tokens_BT, config), k, v), layers)
+    return (x_BTD[:, -1:] if last is None else jax.lax.dynamic_slice_in_dim(x_BTD, last, 1, axis=1)), k, v
+
+
+def _read_again(
+    params: Decoder, tokens_BS: jax.Array, valid_BS: jax.Array, k: jax.Array, v: jax.Array, last: jax.Array,
+    config: ModelConfig,
+) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+    """Returns what `_read` does, with every token so far read anew.
+
+    Beyond its training context longrope turns all positions by other angles, also those in the cache. transformers
+    drops the cache of a Phi-3 there; the slots after `last` are empty, and causality hides them.
+    """
+    return _read(params, tokens_BS, valid_BS, k, v, jnp.int32(0), config, last)

@@ -16,24 +16,27 @@ from ftjax.models.config import ModelConfig
 class Block(struct.PyTreeNode):
     """All transformer blocks at once; the first axis of every leaf is the layer. Absent mechanisms are None."""
 
-    input_norm: Any  # [L, D]
+    input_norm: Any  # [L, D]; None without pre_norms
     q_proj: Any  # [L, D, K*G*H]
     k_proj: Any  # [L, D, K*H]
     v_proj: Any  # [L, D, K*H]
     o_proj: Any  # [L, K*G*H, D]
-    post_norm: Any  # [L, D], between attention and MLP (Hugging Face: post_attention_layernorm)
-    gate_proj: Any  # [L, D, F]
-    up_proj: Any  # [L, D, F]
-    down_proj: Any  # [L, F, D]
+    post_norm: Any  # [L, D], of the input of the MLP (Llama's post_attention_layernorm); None without pre_norms
+    gate_proj: Any  # [L, D, F], or [L, E, D, F] with experts
+    up_proj: Any  # as gate_proj
+    down_proj: Any  # [L, F, D] or [L, E, F, D]
     q_bias: Any = None  # [L, K*G*H]
     k_bias: Any = None  # [L, K*H]
     v_bias: Any = None  # [L, K*H]
     o_bias: Any = None  # [L, D]
-    q_norm: Any = None  # [L, H]
-    k_norm: Any = None  # [L, H]
+    q_norm: Any = None  # [L, H], or [L, K*G*H] where it spans all heads
+    k_norm: Any = None  # [L, H] or [L, K*H]
     gate_bias: Any = None  # [L, F]
     up_bias: Any = None  # [L, F]
     down_bias: Any = None  # [L, D]
+    attention_out_norm: Any = None  # [L, D], of what attention adds
+    mlp_out_norm: Any = None  # [L, D], of what the MLP adds
+    router: Any = None  # [L, D, E]
 
 
 class Decoder(struct.PyTreeNode):
@@ -49,23 +52,29 @@ def _layout(config: ModelConfig) -> dict[str, tuple[tuple[str, ...], tuple[int, 
     """Returns axis letters and shape of every leaf that this config has, by path."""
     c = config
     sizes = {"V": c.vocab_size, "D": c.d_model, "F": c.d_ff, "KGH": c.q_dim, "KH": c.kv_dim, "H": c.head_dim}
-    sizes["L"] = c.n_layers
+    sizes |= {"L": c.n_layers, "E": c.n_experts}
     block = {
-        "input_norm": "L D",
         "q_proj": "L D KGH",
         "k_proj": "L D KH",
         "v_proj": "L D KH",
         "o_proj": "L KGH D",
-        "post_norm": "L D",
-        "gate_proj": "L D F",
-        "up_proj": "L D F",
-        "down_proj": "L F D",
+        "gate_proj": "L E D F" if c.n_experts else "L D F",
+        "up_proj": "L E D F" if c.n_experts else "L D F",
+        "down_proj": "L E F D" if c.n_experts else "L F D",
     }
+    if c.pre_norms:
+        block |= {"input_norm": "L D", "post_norm": "L D"}
+    if c.post_norms:
+        block |= {"attention_out_norm": "L D", "mlp_out_norm": "L D"}
+    if c.n_experts:
+        block |= {"router": "L D E"}
     if c.qkv_bias:
         block |= {"q_bias": "L KGH", "k_bias": "L KH", "v_bias": "L KH"}
     if c.o_bias:
         block |= {"o_bias": "L D"}
-    if c.qk_norm:
+    if c.qk_norm and c.qk_norm_whole:
+        block |= {"q_norm": "L KGH", "k_norm": "L KH"}
+    elif c.qk_norm:
         block |= {"q_norm": "L H", "k_norm": "L H"}
     if c.mlp_bias:
         block |= {"gate_bias": "L F", "up_bias": "L F", "down_bias": "L D"}
@@ -98,13 +107,14 @@ def abstract(config: ModelConfig, dtype: jax.typing.DTypeLike) -> Decoder:
 def init(key: jax.Array, config: ModelConfig, dtype: jax.typing.DTypeLike) -> Decoder:
     """Returns random weights: N(0, 1/in) projections, with o_proj and down_proj scaled down by sqrt(2 L) (GPT-2, 2.3).
 
-    Embeddings are N(0, 0.02^2) (tied ones serve as head, so their size sets the first logits), norms one, biases zero.
+    Embeddings are N(0, 0.02^2) (tied ones serve as head, so their size sets the first logits), norms multiply by one,
+    biases are zero.
     """
 
     def leaf(path: str, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
         name = path.rsplit(".", 1)[-1]
         if name.endswith("norm"):
-            return jnp.ones(shape, dtype)
+            return jnp.full(shape, 1 - config.norm_offset, dtype)
         if name.endswith("bias"):
             return jnp.zeros(shape, dtype)
         std = 0.02 if name == "embed_tokens" else shape[-2] ** -0.5

@@ -6,6 +6,7 @@ block of queries only meets the keys up to its own end, which saves almost half 
 """
 
 from collections.abc import Iterator
+import functools
 from typing import Any
 
 import jax
@@ -33,28 +34,39 @@ def _bias(segments_BT: jax.Array, window: jax.Array | None, rows: slice) -> jax.
     return jnp.where((query == key) & near[None], 0.0, MASKED)[:, None, None]
 
 
-def _scores(q_BKGTH: jax.Array, k_BKSH: jax.Array, bias: jax.Array) -> jax.Array:
-    return jnp.einsum("BKGTH,BKSH->BKGTS", q_BKGTH, k_BKSH, preferred_element_type=jnp.float32) + bias
+def _scores(q_BKGTH: jax.Array, k_BKSH: jax.Array) -> jax.Array:
+    return jnp.einsum("BKGTH,BKSH->BKGTS", q_BKGTH, k_BKSH, preferred_element_type=jnp.float32)
 
 
-@jax.custom_vjp
+def _bent(scores: jax.Array, softcap: float) -> jax.Array:
+    """Returns softcap * tanh(scores / softcap) (Gemma 2, section 2)."""
+    return softcap * jnp.tanh(scores / softcap) if softcap else scores
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _attend(
     q_BKGTH: jax.Array,
     k_BKSH: jax.Array,
     v_BKSH: jax.Array,
     segments_BT: jax.Array,
     window: jax.Array | None,
+    softcap: float,
 ) -> jax.Array:
-    return _attend_fwd(q_BKGTH, k_BKSH, v_BKSH, segments_BT, window)[0]
+    return _attend_fwd(q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, softcap)[0]
 
 
 def _attend_fwd(
-    q_BKGTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, segments_BT: jax.Array, window: jax.Array | None
+    q_BKGTH: jax.Array,
+    k_BKSH: jax.Array,
+    v_BKSH: jax.Array,
+    segments_BT: jax.Array,
+    window: jax.Array | None,
+    softcap: float,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
     outs, sums = [], []
     for rows in _blocks(segments_BT.shape[1]):
         bias = _bias(segments_BT, window, rows)
-        scores_BKGTS = _scores(q_BKGTH[:, :, :, rows], k_BKSH[:, :, : rows.stop], bias)
+        scores_BKGTS = _bent(_scores(q_BKGTH[:, :, :, rows], k_BKSH[:, :, : rows.stop]), softcap) + bias
         top_BKGT1 = jnp.max(scores_BKGTS, axis=-1, keepdims=True)
         weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
         total_BKGT1 = jnp.sum(weights_BKGTS, axis=-1, keepdims=True)
@@ -70,7 +82,7 @@ def _attend_fwd(
     return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, out_BKGTH, logsum_BKGT1)
 
 
-def _attend_bwd(saved: tuple[Any, ...], grad_BKGTH: jax.Array) -> tuple[Any, ...]:
+def _attend_bwd(softcap: float, saved: tuple[Any, ...], grad_BKGTH: jax.Array) -> tuple[Any, ...]:
     q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, out_BKGTH, logsum_BKGT1 = saved
     delta_BKGT1 = jnp.sum(grad_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), axis=-1, keepdims=True)
     # Gradients of k and v are summed over queries as [H, S]: q^T times scores transposes the narrow matrix, and the
@@ -81,10 +93,13 @@ def _attend_bwd(saved: tuple[Any, ...], grad_BKGTH: jax.Array) -> tuple[Any, ...
     for rows in _blocks(segments_BT.shape[1]):
         q, grad = q_BKGTH[:, :, :, rows], grad_BKGTH[:, :, :, rows]
         k, v = k_BKSH[:, :, : rows.stop], v_BKSH[:, :, : rows.stop]
-        scores_BKGTS = _scores(q, k, _bias(segments_BT, window, rows))
-        weights_BKGTS = jnp.exp(scores_BKGTS - logsum_BKGT1[:, :, :, rows])
+        scores_BKGTS = _bent(_scores(q, k), softcap)
+        weights_BKGTS = jnp.exp(scores_BKGTS + _bias(segments_BT, window, rows) - logsum_BKGT1[:, :, :, rows])
         dweights_BKGTS = jnp.einsum("BKGTH,BKSH->BKGTS", grad, v, preferred_element_type=jnp.float32)
-        dscores_BKGTS = (weights_BKGTS * (dweights_BKGTS - delta_BKGT1[:, :, :, rows])).astype(q.dtype)
+        dscores_BKGTS = weights_BKGTS * (dweights_BKGTS - delta_BKGT1[:, :, :, rows])
+        if softcap:
+            dscores_BKGTS *= 1 - jnp.square(scores_BKGTS / softcap)
+        dscores_BKGTS = dscores_BKGTS.astype(q.dtype)
         weights_BKGTS = weights_BKGTS.astype(grad.dtype)
         dq.append(jnp.einsum("BKGTS,BKSH->BKGTH", dscores_BKGTS, k, preferred_element_type=jnp.float32))
         dk = jnp.einsum("BKGTH,BKGTS->BKHS", q, dscores_BKGTS, preferred_element_type=jnp.float32)
@@ -107,15 +122,17 @@ def attend(
     *,
     window: Int[Array, ""] | None,
     scale: float,
+    softcap: float,
 ) -> Float[Array, "B T K G H"]:
     """Returns softmax(scale * q k^T) v for queries that see the earlier tokens of their own segment.
 
-    `window` (0: none) limits how far back: a query at t sees keys after t - window. Scores and softmax are float32:
+    `window` (0: none) limits how far back: a query at t sees keys after t - window. `softcap` (0: none) bends the
+    scaled scores s to softcap * tanh(s / softcap). Scores and softmax are float32:
     bfloat16 has 8 bits of mantissa, and long rows lose their tail. Rows of padding (whatever their segment) see each
     other and give finite values that nobody reads.
     """
     q, k, v = (q_BTKGH * scale).transpose(0, 2, 3, 1, 4), k_BTKH.transpose(0, 2, 1, 3), v_BTKH.transpose(0, 2, 1, 3)
-    return _attend(q, k, v, segments_BT, window).transpose(0, 3, 1, 2, 4)
+    return _attend(q, k, v, segments_BT, window, softcap).transpose(0, 3, 1, 2, 4)
 
 
 def attend_cached(
@@ -127,6 +144,7 @@ def attend_cached(
     *,
     window: Int[Array, ""] | None,
     scale: float,
+    softcap: float,
 ) -> Float[Array, "B T K G H"]:
     """Returns attention of T new tokens, at cache slots start .. start + T, to every valid slot up to their own."""
     distance_TS = start + jnp.arange(q_BTKGH.shape[1])[:, None] - jnp.arange(k_BSKH.shape[1])[None]
@@ -135,6 +153,6 @@ def attend_cached(
         near_TS &= (window <= 0) | (distance_TS < window)
     mask_BTS = near_TS[None] & (valid_BS[:, None] > 0)
     scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32)
-    scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS * scale, MASKED)
+    scores_BKGTS = jnp.where(mask_BTS[:, None, None], _bent(scores_BKGTS * scale, softcap), MASKED)
     weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
     return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH)

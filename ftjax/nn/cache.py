@@ -12,9 +12,11 @@ class KVCache(struct.PyTreeNode):
     v: jax.Array  # [L, B, S, K, H]
     valid: jax.Array  # int32 [B, S]: 1 where a real token stands
     start: jax.Array  # int32 []: the next free slot, the same for all rows
+    tokens: jax.Array  # int32 [B, S]: what was read; only longrope keeps it, which reads all again when it grows long
 
 
 def init(*, layers: int, batch: int, slots: int, kv_heads: int, head_dim: int, dtype: jax.typing.DTypeLike) -> KVCache:
     """Returns an empty cache."""
     zeros = jnp.zeros((layers, batch, slots, kv_heads, head_dim), dtype)
-    return KVCache(k=zeros, v=zeros, valid=jnp.zeros((batch, slots), jnp.int32), start=jnp.zeros((), jnp.int32))
+    empty = jnp.zeros((batch, slots), jnp.int32)
+    return KVCache(k=zeros, v=zeros, valid=empty, start=jnp.zeros((), jnp.int32), tokens=empty)

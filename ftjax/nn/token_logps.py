@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from ftjax import mesh
 from ftjax.adapters.attach import Adapted
-from ftjax.nn import matmul
+from ftjax.nn import embedding, matmul
+from ftjax.quant import format as quant_format
 
 CHUNK_SCALARS = 1 << 20  # logits alive at a time for small vocabularies: 4 MiB, a core's share of the last-level cache
 CHUNK_ROWS = 256  # never fewer rows: below that, a large head is read from memory more often than it is multiplied
@@ -36,25 +37,29 @@ def token_logps(
     weights_BT: Float[Array, "B T"],
     *,
     tied: bool,
+    softcap: float,
 ) -> TokenLogps:
     """Returns log-probability, entropy and top-1 agreement of every target whose weight is not 0.
 
-    `head` is [D, V], or the embedding [V, D] when `tied`; it may carry an adapter. Under a mesh, each shard of the
+    `head` is [D, V], or the embedding [V, D] when `tied`; it may carry an adapter. `softcap` (0: none) bends logits to
+    softcap * tanh(logits / softcap). Under a mesh, each shard of the
     batch works through its own positions.
     """
-    if isinstance(head, Adapted):
-        return _by_remat(hidden_BTD, head, targets_BT, weights_BT)
+    if isinstance(head, Adapted) or quant_format.is_quantized(head):
+        return _by_remat(hidden_BTD, head, targets_BT, weights_BT, tied, softcap)
     rows, length, _ = hidden_BTD.shape
     shards = mesh.batch_shards(rows)
     vocab = head.shape[0 if tied else 1]
     positions = rows // shards * length
     chunk = min(positions, max(CHUNK_ROWS, CHUNK_SCALARS // vocab))
     split = lambda x: mesh.constrain(x.reshape(shards, positions, *x.shape[2:]), "B T D"[: 2 * x.ndim - 1])
-    out = _chunked(split(hidden_BTD), head, split(targets_BT), split(weights_BT), tied, chunk)
+    out = _chunked(split(hidden_BTD), head, split(targets_BT), split(weights_BT), tied, softcap, chunk)
     return TokenLogps(*(x.reshape(rows, length) for x in out))
 
 
-def _by_remat(hidden_BTD: jax.Array, head: Adapted, targets_BT: jax.Array, weights_BT: jax.Array) -> TokenLogps:
+def _by_remat(
+    hidden_BTD: jax.Array, head: Any, targets_BT: jax.Array, weights_BT: jax.Array, tied: bool, softcap: float
+) -> TokenLogps:
     """The general way, for a head of any kind: a rematerialised scan over chunks of each row."""
     rows, length, _ = hidden_BTD.shape
     chunk = max(1, min(length, CHUNK_ROWS // rows))
@@ -66,7 +71,8 @@ def _by_remat(hidden_BTD: jax.Array, head: Adapted, targets_BT: jax.Array, weigh
     @jax.checkpoint
     def one(carry: None, chunk_in: tuple[jax.Array, ...]) -> tuple[None, TokenLogps]:
         hidden, targets, weights = chunk_in
-        logits = matmul.matmul(hidden, head).astype(jnp.float32)
+        product = embedding.unembed(head, hidden) if tied else matmul.matmul(hidden, head)
+        logits = _bent(product.astype(jnp.float32), softcap)
         logps, entropy, correct, _ = _statistics(logits, targets)
         live = weights != 0
         stop = jax.lax.stop_gradient
@@ -88,9 +94,14 @@ def _statistics(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.A
     return chosen - logsum, entropy, (chosen >= top[..., 0]).astype(jnp.float32), probs
 
 
-def _logits(hidden_SCD: jax.Array, head: jax.Array, tied: bool) -> jax.Array:
+def _bent(logits: jax.Array, softcap: float) -> jax.Array:
+    return softcap * jnp.tanh(logits / softcap) if softcap else logits
+
+
+def _logits(hidden_SCD: jax.Array, head: jax.Array, tied: bool, softcap: float) -> jax.Array:
     spec = "SCD,VD->SCV" if tied else "SCD,DV->SCV"
-    return jnp.einsum(spec, hidden_SCD, head.astype(hidden_SCD.dtype), preferred_element_type=jnp.float32)
+    logits = jnp.einsum(spec, hidden_SCD, head.astype(hidden_SCD.dtype), preferred_element_type=jnp.float32)
+    return _bent(logits, softcap)
 
 
 def _live(weights_SN: jax.Array, chunk: int) -> tuple[jax.Array, jax.Array]:
@@ -113,8 +124,8 @@ def _put(x_SN: jax.Array, index_SC: jax.Array, new_SC: jax.Array) -> jax.Array:
 
 
 def _forward(
-    hidden_SND: jax.Array, head: jax.Array, targets_SN: jax.Array, weights_SN: jax.Array, tied: bool, chunk: int,
-    slope: bool,
+    hidden_SND: jax.Array, head: jax.Array, targets_SN: jax.Array, weights_SN: jax.Array, tied: bool,
+    softcap: float, chunk: int, slope: bool,
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array | None]:  # fmt: skip
     """Returns the three statistics and, if `slope`, d logp / d hidden for every position that counts."""
     index_SN, chunks = _live(weights_SN, chunk)
@@ -125,11 +136,16 @@ def _forward(
         out, slopes = carry
         index_SC = jax.lax.dynamic_slice_in_dim(index_SN, i * chunk, chunk, axis=1)
         targets_SC = _take(targets_SN, index_SC)
-        logps, entropy, correct, probs_SCV = _statistics(_logits(_take(hidden_SND, index_SC), head, tied), targets_SC)
+        logits_SCV = _logits(_take(hidden_SND, index_SC), head, tied, softcap)
+        logps, entropy, correct, probs_SCV = _statistics(logits_SCV, targets_SC)
         if slope:
             toward = (
                 jnp.take(head, targets_SC, axis=0) if tied else jnp.moveaxis(jnp.take(head, targets_SC, axis=1), 0, -1)
             )
+            if softcap:  # d bent / d logit = 1 - tanh^2, of the target and of every token
+                tilt_SCV = 1 - jnp.square(logits_SCV / softcap)
+                toward = toward * jnp.take_along_axis(tilt_SCV, targets_SC[..., None], axis=-1)
+                probs_SCV = probs_SCV * tilt_SCV
             slopes = _put(slopes, index_SC, toward - _through(probs_SCV.astype(slopes.dtype), head, tied))
         return tuple(_put(x, index_SC, new) for x, new in zip(out, (logps, entropy, correct), strict=True)), slopes
 
@@ -141,22 +157,28 @@ def _through(grad_SCV: jax.Array, head: jax.Array, tied: bool) -> jax.Array:
     return jnp.einsum(spec, grad_SCV, head.astype(grad_SCV.dtype), preferred_element_type=jnp.float32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _chunked(
-    hidden_SND: jax.Array, head: jax.Array, targets_SN: jax.Array, weights_SN: jax.Array, tied: bool, chunk: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return _forward(hidden_SND, head, targets_SN, weights_SN, tied, chunk, False)[0]
+    hidden_SND: jax.Array, head: jax.Array, targets_SN: jax.Array, weights_SN: jax.Array, tied: bool, softcap: float,
+    chunk: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+    return _forward(hidden_SND, head, targets_SN, weights_SN, tied, softcap, chunk, False)[0]
 
 
-def _chunked_fwd(hidden: Any, head: Any, targets: Any, weights: Any, tied: bool, chunk: int) -> tuple[Any, Any]:
+def _chunked_fwd(
+    hidden: Any, head: Any, targets: Any, weights: Any, tied: bool, softcap: float, chunk: int
+) -> tuple[Any, Any]:
     if head.perturbed:
-        out, _ = _forward(hidden.value, head.value, targets.value, weights.value, tied, chunk, False)
+        out, _ = _forward(hidden.value, head.value, targets.value, weights.value, tied, softcap, chunk, False)
         return out, (None, hidden.value, head.value, targets.value, weights.value)
-    out, slopes = _forward(hidden.value, head.value, targets.value, weights.value, tied, chunk, hidden.perturbed)
+    given = (hidden.value, head.value, targets.value, weights.value)
+    out, slopes = _forward(*given, tied, softcap, chunk, hidden.perturbed)
     return out, (slopes, None, None, None, None)
 
 
-def _chunked_bwd(tied: bool, chunk: int, saved: tuple[Any, ...], grads: tuple[Any, ...]) -> tuple[Any, ...]:
+def _chunked_bwd(
+    tied: bool, softcap: float, chunk: int, saved: tuple[Any, ...], grads: tuple[Any, ...]
+) -> tuple[Any, ...]:
     slopes, hidden_SND, head, targets_SN, weights_SN = saved
     grad_SN = grads[0]
     if isinstance(grad_SN, jax.custom_derivatives.SymbolicZero):
@@ -169,11 +191,15 @@ def _chunked_bwd(tied: bool, chunk: int, saved: tuple[Any, ...], grads: tuple[An
         dhidden, dhead = carry
         index_SC = jax.lax.dynamic_slice_in_dim(index_SN, i * chunk, chunk, axis=1)
         rows_SCD, targets_SC = _take(hidden_SND, index_SC), _take(targets_SN, index_SC)
-        probs_SCV = jax.nn.softmax(_logits(rows_SCD, head, tied), axis=-1)
+        logits_SCV = _logits(rows_SCD, head, tied, softcap)
+        probs_SCV = jax.nn.softmax(logits_SCV, axis=-1)
         at_target = jnp.arange(probs_SCV.shape[-1])[None, None] == targets_SC[..., None]
         inside = index_SC < targets_SN.shape[1]  # the last chunk is filled up with the last row, which must add nothing
         grad_SC = jnp.where(inside, _take(grad_SN, index_SC), 0.0)
-        dlogits_SCV = (grad_SC[..., None] * (at_target - probs_SCV)).astype(rows_SCD.dtype)
+        dlogits_SCV = grad_SC[..., None] * (at_target - probs_SCV)
+        if softcap:
+            dlogits_SCV *= 1 - jnp.square(logits_SCV / softcap)
+        dlogits_SCV = dlogits_SCV.astype(rows_SCD.dtype)
         dhidden = _put(dhidden, index_SC, _through(dlogits_SCV, head, tied))
         spec = "SCV,SCD->VD" if tied else "SCD,SCV->DV"
         pair = (dlogits_SCV, rows_SCD) if tied else (rows_SCD, dlogits_SCV)

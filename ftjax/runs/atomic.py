@@ -11,10 +11,9 @@ import math
 import numbers
 import os
 from pathlib import Path
-import shutil
 from typing import Any
 
-from ftjax import errors
+from ftjax import disk, errors
 
 SUFFIX = ".ftjax-tmp"
 
@@ -25,19 +24,14 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(existing(path)).free / 1e6
+        if error.errno in disk.FULL:
+            free = disk.free(path) / 1e6
             raise errors.UserError(
                 f"disk full while writing {path} ({free:.0f} MB free); free some space and start again with --resume"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise errors.UserError(f"{path} cannot be written ({error.strerror}); give another --workdir") from error
         raise
-
-
-def existing(path: Path) -> Path:
-    """Returns the nearest folder above `path`, or itself, that exists."""
-    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -54,7 +48,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        sync_folder(path.parent)
+        disk.sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,15 +59,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Writes a JSON file, keys sorted, whole or not at all; any number (NumPy's, a 0-d array) is a number."""
     write_text(path, json.dumps(data, indent=2, sort_keys=True, default=number) + "\n")
-
-
-def sync_folder(path: Path) -> None:
-    """Makes a rename in the folder last over a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sweep(folder: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import datetime
 import json
 from pathlib import Path
+import re
 from typing import NamedTuple
 
 import ftjax
@@ -29,21 +30,23 @@ def model_card(
     kind: str,
     base: str,
     base_hash: str,
-    data: str,
+    data: str | None,
     template: str,
     command: str,
     metrics: Sequence[Measured],
-    trainable: int,
-    total: int,
-    tokens: int,
+    trainable: int | None,
+    total: int | None,
+    tokens: int | None,
     versions: Mapping[str, str],
     license: str | None,
     date: datetime.date,
+    origin: str | None = None,
 ) -> str:
     """Returns the card as Markdown with the front matter that the Hugging Face hub reads.
 
     `kind` is `adapter` (PEFT) or `merged`; `trainable` and `total` are numbers of parameters; `tokens` are those that
-    were trained on. Of `versions` the card shows those of `MADE_WITH`. `license` None means that the base states none.
+    were trained on; `origin` is what was done after training. What is None is not known and left out. Of `versions`
+    the card shows those of `MADE_WITH`. `license` None means that the base states none.
     """
     front = [f"base_model: {base}"] if base else []
     front += ["library_name: peft" if kind == "adapter" else "library_name: transformers"]
@@ -51,13 +54,17 @@ def model_card(
     front += ["tags:", "- ftjax", *(["- lora"] if kind == "adapter" else [])]
     what = "An adapter for" if kind == "adapter" else "A merged fine-tune of"
     known = ", ".join(f"{name} {versions[name]}" for name in MADE_WITH if name in versions)
+    share = (
+        None if trainable is None or total is None else f"{trainable:,} of {total:,} ({100 * trainable / total:.2f} %)"
+    )
     facts = [
         ("base", f"`{base}`"),
         ("base content hash", f"`{base_hash}`"),
+        ("made from", origin),
         ("data", data),
         ("chat template", template),
-        ("trained parameters", f"{trainable:,} of {total:,} ({100 * trainable / total:.2f} %)"),
-        ("trained tokens", f"{tokens:,}"),
+        ("trained parameters", share),
+        ("trained tokens", None if tokens is None else f"{tokens:,}"),
         ("date", date.isoformat()),
         ("versions", f"ftjax {ftjax.__version__}" + (f", {known}" if known else "")),
         ("license", license or "the base states none; ask its owner before you share this"),
@@ -66,7 +73,7 @@ def model_card(
         "---\n" + "\n".join(front) + "\n---",
         f"# {title}",
         f"{what} `{base}`, made with ftjax.",
-        _table(("what", "value"), [(name, value.replace("|", "\\|")) for name, value in facts]),
+        _table(("what", "value"), [(name, value.replace("|", "\\|")) for name, value in facts if value is not None]),
     ]
     if metrics:
         parts += ["## Measured", _metrics(metrics)]
@@ -79,8 +86,11 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def of_run(folder: Path, kind: str) -> str:
-    """Returns the card of what a run made, from the files of its folder; its `summary.json` must be written."""
+def of_run(folder: Path, kind: str, origin: str | None = None) -> str:
+    """Returns the card of what a run made, from the files of its folder; its `summary.json` must be written.
+
+    `origin` says what was done to it since; then the metrics are those before.
+    """
     read = lambda name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     config, base, summary = read("config"), read("base"), read("summary")
     return model_card(
@@ -88,7 +98,7 @@ def of_run(folder: Path, kind: str) -> str:
         kind=kind,
         base=config["model"]["path"],
         base_hash=base["hash"],
-        data=", ".join(config["data"]["paths"]),
+        data=f"{', '.join(config['data']['paths'])}; SHA-256 of its tokens `{read('data')['hash']}`",
         template=read("tokenizer")["template"] or "none",
         command=(folder / "command.sh").read_text(encoding="utf-8").splitlines()[-1],
         metrics=[
@@ -99,9 +109,52 @@ def of_run(folder: Path, kind: str) -> str:
         total=summary["parameters"],
         tokens=int(summary["num_tokens"]),
         versions=provenance.packages(),
-        license=None,
+        license=license_of(Path(base["path"])),
         date=datetime.date.today(),
+        origin=origin,
     )
+
+
+def of_parts(
+    *,
+    title: str,
+    kind: str,
+    base: str,
+    base_hash: str,
+    origin: str,
+    template: str,
+    command: str,
+    license: str | None,
+    versions: Mapping[str, str],
+    date: datetime.date,
+) -> str:
+    """Returns the card of an export that comes from no single run: what it was made from, and nothing measured."""
+    return model_card(
+        title=title,
+        kind=kind,
+        base=base,
+        base_hash=base_hash,
+        data=None,
+        template=template,
+        command=command,
+        metrics=(),
+        trainable=None,
+        total=None,
+        tokens=None,
+        versions=versions,
+        license=license,
+        date=date,
+        origin=origin,
+    )
+
+
+def license_of(base: Path) -> str | None:
+    """Returns the licence that the card of a base states in its front matter."""
+    file = base / "README.md"
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    front = text.split("---\n")[1] if text.startswith("---\n") else ""
+    found = re.search(r"^license: *[\"']?([\w.+-]+)", front, re.MULTILINE)
+    return found.group(1) if found else None
 
 
 def _metrics(metrics: Sequence[Measured]) -> str:

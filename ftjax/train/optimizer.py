@@ -12,10 +12,12 @@ import optax
 from optax import contrib
 
 from ftjax import lookup, tree
+from ftjax.adapters import adapter
 from ftjax.errors import UserError
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 OPTIMIZERS = ("adamw", "sgd", "adafactor", "lion", "muon")
+LORA_PLUS = r"(?!(.*\.)?embed_tokens\.).*\.(b|m|lambda_b|lambda_d)"  # what LoRA+ gives the higher rate
 
 
 def schedule(
@@ -68,7 +70,9 @@ def build(
 
     adamw: b1, b2, eps (PyTorch's form). lion: b1, b2. sgd: momentum. muon: momentum on matrices, AdamW on the rest.
     adafactor: factored second moments. `decay` is a regex of the paths that weight_decay shrinks. clip_norm 0: none.
-    lora_plus_ratio multiplies the learning rate of every LoRA B (LoRA+, Hayou et al. 2024, section 4); 1 is plain LoRA.
+    lora_plus_ratio multiplies the learning rate of every LoRA B (LoRA+, Hayou et al. 2024, section 4) and, as in PEFT,
+    of the vectors of DoRA and VeRA, not on the embedding; 1 is plain LoRA. The constants of adapters get no moments and
+    no update.
     """
     if name not in OPTIMIZERS:
         raise UserError(f"there is no optimizer {name!r}.{lookup.suggestion(name, list(OPTIMIZERS))}")
@@ -87,8 +91,28 @@ def build(
         parts.append(optax.add_decayed_weights(weight_decay, mask=lambda params: _masked(params, decay)))
     parts.append(optax.scale_by_learning_rate(rate))
     if lora_plus_ratio != 1:
-        parts.append(optax.masked(optax.scale(lora_plus_ratio), lambda params: _masked(params, r".*\.b")))
-    return optax.chain(*parts)
+        parts.append(optax.masked(optax.scale(lora_plus_ratio), lambda params: _masked(params, LORA_PLUS)))
+    return _of_trained(optax.chain(*parts))
+
+
+def with_embedding_rate(chain: optax.GradientTransformation, ratio: float) -> optax.GradientTransformation:
+    """Returns the optimizer with `ratio` times the learning rate for a LoRA on the embedding, its A and B alike.
+
+    PEFT's loraplus_lr_embedding over the learning rate: LoRA+ leaves the embedding out of its higher rate.
+    """
+    scale = optax.masked(optax.scale(ratio), lambda params: _masked(params, r"(.*\.)?embed_tokens\.(a|b|m)"))
+    return optax.chain(chain, _of_trained(scale))
+
+
+def _of_trained(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Returns the optimizer without the constants of adapters: it never sees them, and their update is zero."""
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        trained = None if params is None else adapter.trained(params)
+        updates, state = inner.update(adapter.trained(grads), state, trained)
+        return adapter.with_zeros(updates, grads), state
+
+    return optax.GradientTransformation(lambda params: inner.init(adapter.trained(params)), update)
 
 
 def _masked(params: Any, pattern: str) -> Any:
@@ -102,7 +126,7 @@ def _muon(*, momentum: float, b1: float, b2: float, eps: float) -> optax.Gradien
     def dimensions(params: Any) -> Any:
         def one(path: tuple[Any, ...], leaf: Any) -> Any:
             name = tree.name(path)
-            matrix = "_proj" in name and "bias" not in name and leaf.ndim >= 2
+            matrix = "_proj" in name and "bias" not in name and leaf.ndim >= 3  # [L, out] are vectors: IA3, DoRA, VeRA
             return contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1) if matrix else None
 
         return jax.tree_util.tree_map_with_path(one, params)

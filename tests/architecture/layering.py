@@ -27,22 +27,24 @@ MAY_IMPORT = {
     },
     "tree": {"errors"},
     "lookup": {"errors"},
+    "disk": {"errors"},
     "config": {"errors", "lookup"},
     "mesh": {"errors", "tree"},
     "data": {"errors", "lookup", "assets"},
     "data.loader": {"errors", "lookup", "data"},
-    "quant": {"errors", "tree"},
-    "adapters": {"errors", "tree", "quant"},
+    "quant": {"errors", "lookup", "tree"},
+    "adapters": {"errors", "lookup", "tree", "quant"},
     "nn": {"errors", "mesh", "quant", "adapters"},
     "models": {"errors", "lookup", "tree", "mesh", "quant", "nn"},
     "sampling": {"errors", "nn", "models"},
     "rl": {"errors", "data", "losses", "nn", "models", "sampling"},
     "algorithms": {"errors", "tree", "data", "losses", "adapters", "nn", "models", "sampling", "rl"},
-    "runs": {"errors", "lookup", "config", "tree"},
-    "checkpoint": {"errors", "lookup", "tree", "mesh", "quant", "adapters", "models"},
+    "runs": {"errors", "lookup", "config", "tree", "disk"},
+    "checkpoint": {"errors", "lookup", "tree", "disk", "mesh", "data", "quant", "adapters", "models"},
     "evals": {"errors", "lookup", "tree", "data", "assets", "losses", "adapters", "nn", "models", "sampling"},
     "train": {
-        *("errors", "lookup", "tree", "mesh", "data", "losses", "algorithms", "checkpoint", "runs", "evals"),
+        *("errors", "lookup", "tree", "mesh", "data", "losses", "adapters", "algorithms", "checkpoint", "runs"),
+        "evals",
     },
     "inference": {
         *(
@@ -65,9 +67,10 @@ MAY_IMPORT = {
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these
 # The composition roots import anything but this.
 MAY_NOT_IMPORT = {
-    "experiment": {"run", "evaluation", *PROGRAMS},
-    "evaluation": {"run", *PROGRAMS},
-    "run": {"evaluation", *PROGRAMS},
+    "experiment": {"run", "evaluation", "export", *PROGRAMS},
+    "evaluation": {"run", "export", *PROGRAMS},
+    "run": {"evaluation", "export", *PROGRAMS},
+    "export": {"run", "evaluation", *PROGRAMS},
 }
 ROOMS = {*MAY_IMPORT, *MAY_NOT_IMPORT}
 
@@ -76,6 +79,8 @@ ONLY_AT = {
     "wandb": {"runs"},
     "orbax": {"checkpoint"},
     "safetensors": {"checkpoint"},
+    "gguf": {"data"},
+    "sentencepiece": {"data"},
     "datasets": {"data"},
     "grain": {"data.loader"},
     "transformers": {"data", "data.loader", "checkpoint", "assets.vocabulary"},
@@ -93,8 +98,8 @@ ONLY_AT = {
     "tests": set(),
 }
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
-JAX_FREE = {"errors", "lookup", "config", "data", "data.loader", "assets", "assets.vocabulary"}
-STANDARD_LIBRARY_ONLY = {"errors", "lookup", "assets"}
+JAX_FREE = {"errors", "lookup", "disk", "config", "data", "data.loader", "assets", "assets.vocabulary"}
+STANDARD_LIBRARY_ONLY = {"errors", "lookup", "disk", "assets"}
 MAY_PRINT = {"runs", *PROGRAMS}
 
 LONGEST_FILE = 400  # lines

@@ -84,7 +84,7 @@ def test_the_first_call_makes_the_environment_and_does_the_job_and_the_second_in
 def test_make_test_leaves_out_what_needs_torch_time_or_an_accelerator(machine):
     assert machine.make("test", "ARGS=-k loss").returncode == 0
     assert machine.calls[-1] == (
-        "ran -m pytest -n 2 -m not parity and not e2e and not gpu "
+        "ran -m pytest -n 2 -m not parity and not e2e and not gpu and not smollm2 "
         "--jaxtyping-packages=ftjax.nn,ftjax.losses,ftjax.rl,ftjax.sampling,beartype.beartype -k loss"
     )
 

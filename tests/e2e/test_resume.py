@@ -209,11 +209,14 @@ def test_other_data_or_another_base_is_refused_on_resume(start, words, tmp_path,
 
 @pytest.mark.e2e
 def test_ctrl_c_before_the_first_step_is_one_line_and_the_run_can_be_resumed(start, words, whole, tmp_path):
-    run = tmp_path / "run"
-    process = start("train", *words(run))
-    assert process.until(lambda: (run / "tokenizer.json").exists())  # the weights are there, the base is measured next
-    process.send(signal.SIGINT)
-    assert process.ends() == 128 + signal.SIGINT
+    for attempt in range(3):  # a busy machine may see the file so late that training has begun: then it ends with 0
+        run = tmp_path / f"run{attempt}"
+        process = start("train", *words(run))
+        assert process.until(lambda run=run: (run / "tokenizer.json").exists())  # the base is measured next
+        process.send(signal.SIGINT)
+        if (code := process.ends()) != 0:
+            break
+    assert code == 128 + signal.SIGINT
     assert process.said()[1] == "interrupted\n"
     assert "KeyboardInterrupt" in (run / "FAILED").read_text()
     process = start(*resume(run))

@@ -31,9 +31,27 @@ _SIZES = {
 _LLAMA3 = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 
 
+_CLASSES = {
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "gemma2": "Gemma2",
+    "gemma3_text": "Gemma3",
+    "phi3": "Phi3",
+    "smollm3": "SmolLM3",
+    "olmo2": "Olmo2",
+    "mixtral": "Mixtral",
+    "qwen3_moe": "Qwen3Moe",
+}
+_LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.3, 2.0], "long_factor": [1.0, 2.5, 7.0]}
+
+
 def _model(model_type: str, **keys: Any) -> dict[str, Any]:
-    names = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-    return {"model_type": model_type, "architectures": [f"{names[model_type]}ForCausalLM"]} | _SIZES | keys
+    sizes = {key: value for key, value in _SIZES.items() if not (key == "hidden_act" and "gemma" in model_type)}
+    if model_type in ("phi3", "smollm3"):  # whose default is beyond this vocabulary
+        sizes["pad_token_id"] = 0
+    return {"model_type": model_type, "architectures": [f"{_CLASSES[model_type]}ForCausalLM"]} | sizes | keys
 
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -69,13 +87,128 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen3_biases_windows": _model(
         "qwen3", head_dim=8, attention_bias=True, use_sliding_window=True, sliding_window=4, max_window_layers=2
     ),
+    "llama_yarn": _model(
+        "llama",
+        rope_theta=100.0,
+        rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+    ),
+    "qwen2_yarn_all_keys": _model(
+        "qwen2",
+        use_sliding_window=False,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 50.0,
+            "factor": 3.0,
+            "original_max_position_embeddings": 24,
+            "beta_fast": 4.0,
+            "beta_slow": 0.7,
+            "mscale": 0.8,
+            "mscale_all_dim": 0.3,
+            "truncate": False,
+        },
+    ),
+    "gemma2_capped": _model(
+        "gemma2",
+        head_dim=12,
+        sliding_window=5,
+        query_pre_attn_scalar=20,
+        attn_logit_softcapping=2.0,
+        final_logit_softcapping=3.0,
+    ),
+    "gemma2_uncapped": _model(
+        "gemma2",
+        head_dim=8,
+        sliding_window=4,
+        layer_types=["full_attention", "sliding_attention", "full_attention"],
+        attn_logit_softcapping=None,
+        final_logit_softcapping=None,
+        attention_bias=True,
+        tie_word_embeddings=False,
+    ),
+    "gemma3_old_keys": _model(
+        "gemma3_text",
+        head_dim=8,
+        sliding_window=6,
+        sliding_window_pattern=2,
+        query_pre_attn_scalar=10,
+        rope_theta=1000.0,
+        rope_local_base_freq=20.0,
+        rope_scaling={"rope_type": "linear", "factor": 3.0},
+        final_logit_softcapping=4.0,
+    ),
+    "gemma3_new_keys": _model(
+        "gemma3_text",
+        head_dim=8,
+        sliding_window=4,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        },
+    ),
+    "phi3_window": _model("phi3", sliding_window=5, rope_theta=100.0),
+    "phi3_longrope": _model(
+        "phi3",
+        partial_rotary_factor=0.75,
+        original_max_position_embeddings=8,
+        rope_theta=100.0,
+        rope_scaling=_LONGROPE,
+        tie_word_embeddings=True,
+    ),
+    "phi3_grows_long": _model(  # the prompt is short, its completion long
+        "phi3",
+        partial_rotary_factor=0.75,
+        original_max_position_embeddings=24,
+        rope_theta=100.0,
+        rope_scaling=_LONGROPE | {"factor": 2.0},
+    ),
+    "smollm3_plain": _model("smollm3", num_hidden_layers=4, rope_theta=100.0),
+    "smollm3_windows_biases": _model(
+        "smollm3",
+        no_rope_layers=[1, 0, 0],
+        use_sliding_window=True,
+        sliding_window=4,
+        attention_bias=True,
+        mlp_bias=True,
+        tie_word_embeddings=False,
+    ),
+    "olmo2_plain": _model("olmo2", rope_theta=100.0),
+    "olmo2_biases": _model("olmo2", attention_bias=True, num_key_value_heads=1, tie_word_embeddings=True),
+    "mixtral_plain": _model("mixtral", intermediate_size=20, num_local_experts=4, num_experts_per_tok=2),
+    "mixtral_window": _model(
+        "mixtral",
+        intermediate_size=12,
+        num_local_experts=5,
+        num_experts_per_tok=3,
+        sliding_window=5,
+        head_dim=16,
+        output_router_logits=False,
+        router_aux_loss_coef=0.02,
+    ),
+    "qwen3_moe_plain": _model("qwen3_moe", head_dim=16, num_experts=6, num_experts_per_tok=3, moe_intermediate_size=12),
+    "qwen3_moe_normalized": _model(
+        "qwen3_moe",
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=20,
+        norm_topk_prob=True,
+        use_sliding_window=True,
+        sliding_window=5,
+        attention_bias=True,
+        tie_word_embeddings=True,
+    ),
 }
 
 # Decoding compiles for seconds, so the default suite decodes these: together they have every mechanism.
-DECODED = ("llama_dynamic", "llama_linear_biases", "mistral_window", "qwen2_alternating", "qwen3_biases_windows")
+DECODED = (
+    *("llama_dynamic", "llama_linear_biases", "mistral_window", "qwen2_alternating", "qwen3_biases_windows"),
+    *("gemma2_capped", "gemma3_old_keys", "phi3_grows_long", "smollm3_windows_biases", "olmo2_plain"),
+    *("mixtral_window", "qwen3_moe_plain"),
+)
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# case -> (base, arguments of peft.LoraConfig)
+_FEW = {"r": 2, "lora_alpha": 4}
+# case -> (base, arguments of peft.LoraConfig, or of the config of the peft_type)
 ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "lora_qv": ("llama_plain", {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.1}),
     "lora_all_linear": ("qwen3_plain", {"r": 3, "lora_alpha": 16, "target_modules": "all-linear"}),
@@ -99,7 +232,84 @@ ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"r": 2, "lora_alpha": 2, "target_modules": r".*layers\.[01]\.(self_attn\.k_proj|mlp\.gate_proj)"},
     ),
     "lora_head": ("llama_plain", {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "lm_head"]}),
+    "lora_fused": ("phi3_window", _FEW | {"target_modules": ["qkv_proj", "gate_up_proj", "down_proj"]}),
+    "lora_embedding_tied": ("qwen2_plain", _FEW | {"target_modules": ["q_proj", "embed_tokens"]}),
+    "lora_embedding_both": (
+        "qwen2_plain",
+        _FEW | {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+    ),
+    "lora_saved": (
+        "llama_plain",
+        _FEW | {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    ),
+    "lora_saved_tied": ("qwen2_plain", _FEW | {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}),
+    "lora_tokens": ("qwen2_plain", _FEW | {"target_modules": ["q_proj"], "trainable_token_indices": [40, 3, 7]}),
+    "dora": (
+        "qwen2_upper_windows",
+        _FEW
+        | {"target_modules": [*LINEAR, "embed_tokens", "lm_head"], "use_dora": True, "rank_pattern": {"down_proj": 3}},
+    ),
+    "ia3": (
+        "qwen2_upper_windows",
+        {"peft_type": "IA3", "target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
+    ),
+    "vera": ("llama_plain", {"peft_type": "VERA", "r": 4, "target_modules": ["q_proj", "down_proj"]}),
 }
+# More of them, compared with the installed PEFT alone.
+MORE_ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dora_fused": ("phi3_window", _FEW | {"target_modules": ["qkv_proj", "gate_up_proj"], "use_dora": True}),
+    "ia3_fused": (
+        "phi3_window",
+        {"peft_type": "IA3", "target_modules": ["qkv_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
+    ),
+    "dora_some_layers": (
+        "llama_plain",
+        _FEW | {"target_modules": ["q_proj", "up_proj"], "use_dora": True, "layers_to_transform": [0, 2]},
+    ),
+    "ia3_some_layers": (
+        "llama_plain",
+        {
+            "peft_type": "IA3",
+            "target_modules": r".*layers\.[12]\.(self_attn\.k_proj|mlp\.down_proj)",
+            "feedforward_modules": r".*down_proj",
+        },
+    ),
+    "vera_some_layers": (
+        "qwen2_plain",
+        {
+            "peft_type": "VERA",
+            "r": 4,
+            "target_modules": ["v_proj", "up_proj"],
+            "layers_to_transform": [1],
+            "save_projection": False,
+            "projection_prng_key": 7,
+        },
+    ),
+    "lora_saved_both": (
+        "qwen2_plain",
+        _FEW | {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+    ),
+    "lora_saved_head": ("qwen2_plain", _FEW | {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+    "lora_saved_apart": (
+        "qwen2_plain",
+        _FEW | {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    ),
+    "lora_saved_norms": ("llama_plain", _FEW | {"target_modules": ["q_proj"], "modules_to_save": ["input_layernorm"]}),
+    "lora_head_tied": ("qwen2_plain", _FEW | {"target_modules": ["q_proj", "lm_head"]}),
+    "lora_tokens_untied": ("llama_plain", _FEW | {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6]}),
+    "lora_tokens_apart": (
+        "qwen2_plain",
+        _FEW | {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [3, 7], "lm_head": [5]}},
+    ),
+    "lora_scaled_embedding": ("gemma3_old_keys", _FEW | {"target_modules": ["q_proj", "embed_tokens"]}),
+    "lora_scaled_tokens": ("gemma2_capped", _FEW | {"target_modules": ["q_proj"], "trainable_token_indices": [9]}),
+    "dora_embedding_tied": ("qwen2_plain", _FEW | {"target_modules": ["v_proj", "embed_tokens"], "use_dora": True}),
+}
+# PEFT merges an embedding that is the head as well into both, so that its merged model is another than the attached.
+MERGED_APART = (
+    *("lora_embedding_tied", "lora_embedding_both", "lora_head_tied", "lora_tokens_apart", "lora_scaled_embedding"),
+    "dora_embedding_tied",
+)
 
 
 def rounded(rng: np.random.Generator, shape: tuple[int, ...], scale: float, mean: float = 0.0) -> np.ndarray:

@@ -1,36 +1,43 @@
 """transformers and PEFT on the golden cases: random weights in, logits and greedy tokens out. Needs torch."""
 
 import copy
+import tempfile
 from typing import Any
 
 from golden import cases
 import numpy as np
 import peft
+from safetensors import numpy as safetensors_numpy
 import torch
 import transformers
 
 
 def model(config: dict[str, Any], seed: int = 0) -> Any:
-    """A float32 transformers model with random weights that float16 holds exactly; norms near one, biases not zero."""
+    """A float32 transformers model with random weights that float16 holds exactly; norms near one, biases not zero.
+
+    Gemma's norms multiply by one plus their weights, so there these are near zero.
+    """
     given = {key: value for key, value in config.items() if key != "model_type"}
     made = transformers.AutoModelForCausalLM.from_config(
         transformers.AutoConfig.for_model(config["model_type"], **given), attn_implementation="eager"
     ).float()
     rng = np.random.default_rng(seed)
+    centre = 0.0 if config["model_type"].startswith("gemma") else 1.0
     with torch.no_grad():
         for name, parameter in sorted(made.named_parameters()):
             norm = name.endswith("norm.weight")
             scale = 0.2 if norm or name.endswith("bias") else parameter.shape[-1] ** -0.5
-            value = cases.rounded(rng, tuple(parameter.shape), scale, mean=1.0 if norm else 0.0)
+            value = cases.rounded(rng, tuple(parameter.shape), scale, mean=centre if norm else 0.0)
             parameter.copy_(torch.from_numpy(value.astype(np.float32)))
     made.tie_weights()
     return made.eval()
 
 
 def state(made: Any) -> dict[str, np.ndarray]:
-    """The tensors as save_pretrained would write them: no second copy of a tied head."""
-    tied = made.config.tie_word_embeddings
-    return {k: v.numpy() for k, v in made.state_dict().items() if not (tied and k == "lm_head.weight")}
+    """The tensors as save_pretrained writes them: no second copy of a tied head, experts one by one."""
+    with tempfile.TemporaryDirectory() as folder:
+        made.save_pretrained(folder)
+        return safetensors_numpy.load_file(f"{folder}/model.safetensors")
 
 
 def logits(made: Any, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -40,7 +47,11 @@ def logits(made: Any, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
 
     def run(tokens: np.ndarray, **keys: Any) -> np.ndarray:
-        return copy.deepcopy(made)(torch.from_numpy(tokens).long(), use_cache=False, **keys).logits.numpy()
+        try:
+            fresh = copy.deepcopy(made)
+        except RuntimeError:  # factors that PEFT ties (ensure_weight_tying) cannot be copied
+            fresh = made
+        return fresh(torch.from_numpy(tokens).long(), use_cache=False, **keys).logits.numpy()
 
     mask = torch.from_numpy(given["padded_segments"]).long()
     rows = [np.unique(row, return_counts=True)[1] for row in given["packed_segments"]]
@@ -70,13 +81,27 @@ def greedy(made: Any, given: dict[str, np.ndarray], new: int = 16) -> np.ndarray
 
 
 def adapted(made: Any, arguments: dict[str, Any], seed: int = 1) -> Any:
-    """The model with a PEFT LoRA on it whose A and B are random numbers of float16."""
+    """The model with a PEFT adapter on it; all that trains, and VeRA's matrices, are random numbers of float16."""
     torch.manual_seed(0)
-    wrapped = peft.get_peft_model(made, peft.LoraConfig(task_type="CAUSAL_LM", **arguments))
+    kinds = {"LORA": peft.LoraConfig, "IA3": peft.IA3Config, "VERA": peft.VeraConfig}
+    arguments = dict(arguments)
+    kind = kinds[arguments.pop("peft_type", "LORA")]
+    wrapped = peft.get_peft_model(made, kind(task_type="CAUSAL_LM", **arguments))
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for name, parameter in sorted(wrapped.named_parameters()):
-            if "lora_" in name:
-                value = cases.rounded(rng, tuple(parameter.shape), 0.5 * parameter.shape[-1] ** -0.5)
-                parameter.copy_(torch.from_numpy(value.astype(np.float32)))
+            if not parameter.requires_grad:
+                continue
+            value = cases.rounded(rng, tuple(parameter.shape), 0.5 * parameter.shape[-1] ** -0.5).astype(np.float32)
+            if "lora_" not in name or "magnitude" in name:
+                value = (parameter.numpy() + value).astype(np.float16).astype(np.float32)
+            parameter.copy_(torch.from_numpy(value))
+        if kind is peft.VeraConfig and arguments.get("save_projection", True):
+            for shared in (wrapped.base_model.vera_A, wrapped.base_model.vera_B):
+                shared["default"].copy_(shared["default"].half().float())
     return wrapped.eval()
+
+
+def merged(wrapped: Any, case: str, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Logits of the merged model; of the attached one where PEFT's merge is known to give another model."""
+    return logits(wrapped if case in cases.MERGED_APART else wrapped.merge_and_unload(), given)

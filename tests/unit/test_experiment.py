@@ -83,7 +83,7 @@ NAMES = [
     ("log.writers", ("console", "wandbb"), "config.log.writers is 'wandbb'. Did you mean 'wandb'?"),
     ("log.wandb", "onlin", "config.log.wandb is 'onlin'. Did you mean 'online'?"),
     ("checkpoint.use", "lst", "config.checkpoint.use is 'lst'. Did you mean 'last'?"),
-    ("model.path", "bsae", "there is no model folder 'bsae'; give a Hugging Face folder, or: base"),
+    ("model.path", "bsae", "there is no model folder 'bsae'; give a Hugging Face folder, a .gguf file, or: base"),
 ]
 
 

@@ -1,5 +1,6 @@
-"""What the families share: reading config.json key by key, rotary settings, window patterns, the usual tensor names."""
+"""What the families share: reading config.json key by key, rotary settings, window patterns, places of tensors."""
 
+from collections.abc import Mapping
 import importlib
 import re
 from types import ModuleType
@@ -9,14 +10,38 @@ from ftjax import lookup
 from ftjax.errors import UserError
 from ftjax.models import config as model_config
 from ftjax.models import families
+from ftjax.models.families import _rope
 
 
 class Place(NamedTuple):
-    """Where a tensor of a checkpoint lives: path of the leaf, row in it (None: the whole leaf), stored transposed."""
+    """Where a tensor of a checkpoint lives: path of the leaf, row in it (None: the whole leaf), stored transposed.
+
+    A tensor that holds several leaves, one after the other along its outputs (Phi-3's qkv_proj), has `parts`, each with
+    the `rows` of the tensor that are its own, and no path.
+    """
 
     path: str
     layer: int | None
     transpose: bool
+    expert: int | None = None  # entry of the second axis, for a leaf [L, E, ...]
+    rows: tuple[int, int] | None = None  # outputs [start, stop) of the tensor; None: all
+    parts: tuple["Place", ...] = ()
+
+    @property
+    def pieces(self) -> tuple["Place", ...]:
+        """The places of what the tensor holds: its parts, or itself."""
+        return self.parts or (self,)
+
+    @property
+    def at(self) -> tuple[int, ...]:
+        """Where in the leaf: (), (layer,) or (layer, expert)."""
+        return tuple(i for i in (self.layer, self.expert) if i is not None)
+
+    def stored_shape(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+        """Returns the shape of the tensor in the file, given those of our leaves by path."""
+        own = [shapes[piece.path][len(piece.at) :] for piece in self.pieces]
+        one = (*own[0][:-1], sum(shape[-1] for shape in own))
+        return one[::-1] if self.transpose else one
 
 
 # Keys that say nothing about the function: bookkeeping, generation, training noise, speed.
@@ -26,7 +51,8 @@ _HARMLESS = frozenset((
     "architectures", "attention_dropout", "attn_implementation", "attn_pdrop", "auto_map", "bos_token_id", "dtype",
     "embd_pdrop", "eos_token_id", "hidden_dropout", "initializer_range", "keys_to_ignore_at_inference",
     "max_window_layers", "model_max_length", "model_type", "name_or_path", "output_attentions",
-    "output_hidden_states", "pad_token_id", "pretraining_tp", "resid_pdrop", "sep_token_id", "task_specific_params",
+    "output_hidden_states", "output_router_logits", "pad_token_id", "pretraining_tp", "resid_pdrop",
+    "router_aux_loss_coef", "router_jitter_noise", "sep_token_id", "task_specific_params",
     "tokenizer_class", "torch_dtype", "transformers_version", "unk_token_id", "use_cache", "use_flash_attention",
     "use_flash_attn",
 ))
@@ -51,6 +77,12 @@ class Keys:
         value = self._hf.get(key)
         return default if value is None else value
 
+    def optional(self, key: str, default: float | None) -> float:
+        """Returns a number > 0, or 0 where the key is null; absent means the default (None: 0)."""
+        self._read.add(key)
+        value = self._hf.get(key, default)
+        return 0.0 if value is None else _rope.positive(key, value)
+
     def size(self, key: str, default: int | None = None) -> int:
         """Returns a whole number >= 1; without a default the key must be there."""
         value = self.get(key, default)
@@ -62,7 +94,7 @@ class Keys:
 
     def number(self, key: str, default: float) -> float:
         """Returns a number > 0."""
-        return positive(key, self.get(key, default))
+        return _rope.positive(key, self.get(key, default))
 
     def flag(self, key: str, default: bool) -> bool:
         """Returns a bool."""
@@ -92,13 +124,6 @@ class Keys:
                 )
 
 
-def positive(key: str, value: Any) -> float:
-    """Returns a number > 0 or names the key."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise UserError(f"{key}={value!r} is not a number > 0")
-    return float(value)
-
-
 def family(model_type: Any) -> ModuleType:
     """Returns the module of a model_type; an unknown one is a UserError that lists the known ones."""
     known = lookup.modules(families.__name__)
@@ -107,49 +132,103 @@ def family(model_type: Any) -> ModuleType:
     raise UserError(f"model_type={model_type!r} is not a known family.{lookup.suggestion(str(model_type), known)}")
 
 
-def rope(keys: Keys, *, max_position: int) -> model_config.Rope:
+def rope(
+    keys: Keys,
+    *,
+    theta: float,
+    max_position: int,
+    original: int | None,
+    head_dim: int,
+    partial: bool,
+    kinds: tuple[str, ...],
+) -> model_config.Rope:
     """Returns the rotary settings from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
 
-    `rope_parameters` may hold one dict for each layer type; they must agree, since a model has one rotary table here.
+    `rope_parameters` may hold one dict for each layer type; they must agree, since all layers share a rotary table
+    here. `theta` and `original` (original_max_position_embeddings) are the family's defaults; `partial` tells whether
+    it knows partial_rotary_factor.
     """
-    given = keys.get("rope_scaling", None) or keys.get("rope_parameters", None) or {}
-    keys.get("rope_parameters", None)
-    if not isinstance(given, dict):
-        raise UserError(f"rope_parameters={given!r} is not a dictionary")
-    theta = keys.get("rope_theta", 10_000.0)
-    keys.neutral("partial_rotary_factor", 1)
+    given = _parameters(keys)
     nested = [value for value in given.values() if isinstance(value, dict)]
     if nested:
         if len(nested) < len(given) or any(value != nested[0] for value in nested):
             raise UserError(f"rope_parameters={given!r}: layers with different rotary settings are not implemented")
         given = nested[0]
-    left = dict(given)
-    older = left.pop("type", None)
-    kind = left.pop("rope_type", older) or "default"
-    theta = positive("rope_theta", left.pop("rope_theta", None) or theta)
-    read: dict[str, Any] = {}
-    if kind in ("linear", "dynamic", "llama3"):
-        read["factor"] = _needed(left, kind, "factor")
-    if kind == "dynamic":  # transformers stretches beyond max_position_embeddings, whatever the dictionary says
-        left.pop("original_max_position_embeddings", None)
-        read["original_max_position"] = max_position
-    elif kind == "llama3":
-        read["low_freq_factor"] = _needed(left, kind, "low_freq_factor")
-        read["high_freq_factor"] = _needed(left, kind, "high_freq_factor")
-        left.setdefault("original_max_position_embeddings", max_position)
-        read["original_max_position"] = int(_needed(left, kind, "original_max_position_embeddings"))
-    elif kind not in ("default", "linear"):
-        raise UserError(f"rope_type={kind!r} is not implemented; known: default, linear, dynamic, llama3")
-    for key, value in left.items():
-        if value is not None and not (key in ("partial_rotary_factor", "factor") and value == 1):
-            raise UserError(f"rope_parameters: {key}={value!r} is not implemented for rope_type={kind!r}")
-    return model_config.Rope(kind=kind, theta=theta, **read)
+    if not partial:
+        keys.neutral("partial_rotary_factor", 1)
+        if given.get("partial_rotary_factor") not in (None, 1):
+            value = given["partial_rotary_factor"]
+            raise UserError(f"rope_parameters: partial_rotary_factor={value!r} is not implemented for this family")
+    return _rope.read(
+        given,
+        theta=keys.get("rope_theta", theta),
+        max_position=max_position,
+        original=keys.get("original_max_position_embeddings", original),
+        partial=keys.get("partial_rotary_factor", 1.0),
+        kinds=kinds,
+        head_dim=head_dim,
+    )
 
 
-def _needed(parameters: dict[str, Any], kind: str, key: str) -> float:
-    if parameters.get(key) is None:
-        raise UserError(f"rope_parameters: rope_type={kind!r} needs {key!r}")
-    return positive(f"rope_parameters: {key}", parameters.pop(key))
+def _parameters(keys: Keys) -> dict[str, Any]:
+    """Returns the dictionary of rotary parameters under its old or new name."""
+    given = keys.get("rope_scaling", None) or keys.get("rope_parameters", None) or {}
+    keys.get("rope_parameters", None)
+    if not isinstance(given, dict):
+        raise UserError(f"rope_parameters={given!r} is not a dictionary")
+    return given
+
+
+def ropes_by_kind(
+    keys: Keys, *, full: float, sliding: float, max_position: int, head_dim: int
+) -> tuple[model_config.Rope, model_config.Rope]:
+    """Returns the rotary settings of full and of sliding layers (Gemma 3); the numbers are the default thetas.
+
+    New: `rope_parameters` with a dict for each. Old: `rope_theta` and `rope_scaling` for full layers,
+    `rope_local_base_freq` for sliding ones.
+    """
+    keys.neutral("partial_rotary_factor", 1)
+    new, old = keys.get("rope_parameters", None) or {}, keys.get("rope_scaling", None) or {}
+    thetas = {
+        "full_attention": keys.get("rope_theta", full),
+        "sliding_attention": keys.get("rope_local_base_freq", sliding),
+    }
+    if not isinstance(new, dict) or new.keys() - thetas.keys():
+        raise UserError(f"rope_parameters={new!r}: this family has one dictionary for each of {', '.join(thetas)}")
+    if not isinstance(old, dict):
+        raise UserError(f"rope_scaling={old!r} is not a dictionary")
+    given = {kind: dict(new.get(kind) or {}) for kind in thetas}
+    given["full_attention"] |= old
+    kinds = tuple(kind for kind in _rope.KINDS if kind not in ("dynamic", "longrope"))
+    original = keys.get("original_max_position_embeddings", None)
+    one = lambda kind: _rope.read(
+        given[kind],
+        theta=thetas[kind],
+        max_position=max_position,
+        original=original,
+        partial=1.0,
+        kinds=kinds,
+        head_dim=head_dim,
+    )
+    return one("full_attention"), one("sliding_attention")
+
+
+def layer_kinds(keys: Keys, otherwise: list[str]) -> list[str]:
+    """Returns layer_types, "full_attention" or "sliding_attention" for each layer; `otherwise` where it is absent."""
+    kinds = keys.get("layer_types", otherwise)
+    unknown = sorted({str(kind) for kind in kinds} - {"sliding_attention", "full_attention"})
+    if unknown:
+        raise UserError(
+            f"layer_types: {', '.join(unknown)} is not implemented; known: full_attention, sliding_attention"
+        )
+    if len(kinds) != len(otherwise):
+        raise UserError(f"layer_types has {len(kinds)} entries for num_hidden_layers={len(otherwise)}")
+    return list(kinds)
+
+
+def kinds_of(sliding: list[bool]) -> list[str]:
+    """Returns the layer types in words."""
+    return ["sliding_attention" if yes else "full_attention" for yes in sliding]
 
 
 def windows_by_layer(keys: Keys, n_layers: int) -> tuple[int, ...]:
@@ -159,18 +238,36 @@ def windows_by_layer(keys: Keys, n_layers: int) -> tuple[int, ...]:
     """
     window = keys.size("sliding_window", 4096)
     first = keys.get("max_window_layers", 28)
-    kinds = keys.get("layer_types", None)
     sliding = keys.flag("use_sliding_window", False)
-    if kinds is None:
-        kinds = ["sliding_attention" if sliding and layer >= first else "full_attention" for layer in range(n_layers)]
-    unknown = sorted({str(kind) for kind in kinds} - {"sliding_attention", "full_attention"})
-    if unknown:
-        raise UserError(
-            f"layer_types: {', '.join(unknown)} is not implemented; known: full_attention, sliding_attention"
-        )
-    if len(kinds) != n_layers:
-        raise UserError(f"layer_types has {len(kinds)} entries for num_hidden_layers={n_layers}")
+    kinds = layer_kinds(keys, kinds_of([sliding and layer >= first for layer in range(n_layers)]))
     return tuple(window if sliding and kind == "sliding_attention" else 0 for kind in kinds)
+
+
+def activation(keys: Keys, key: str, default: str) -> str:
+    """Returns the activation of the MLP by our name."""
+    name = keys.get(key, default)
+    if name not in ("silu", "swish", "gelu_pytorch_tanh"):
+        raise UserError(f"{key}={name!r} is not implemented; known: silu, gelu_pytorch_tanh")
+    return "silu" if name == "swish" else name
+
+
+def check_experts(config: model_config.ModelConfig) -> None:
+    """Refuses a number of experts a token that the model does not have."""
+    if config.top_k > config.n_experts:
+        raise UserError(f"num_experts_per_tok={config.top_k} is above the number of experts, {config.n_experts}")
+
+
+def head_dim_of(keys: Keys, default: int | None) -> int:
+    """Returns head_dim; where it is absent, the default or (None) hidden_size / num_attention_heads."""
+    d_model, n_heads = keys.size("hidden_size"), keys.size("num_attention_heads")
+    if default is None and keys.get("head_dim", None) is None and d_model % n_heads:
+        raise UserError(
+            f"hidden_size={d_model} is not a multiple of num_attention_heads={n_heads} and head_dim is absent"
+        )
+    head_dim = keys.size("head_dim", default or d_model // n_heads)
+    if head_dim % 2:
+        raise UserError(f"head_dim={head_dim} is odd; rotary embeddings turn pairs")
+    return head_dim
 
 
 def decoder_config(
@@ -185,37 +282,49 @@ def decoder_config(
     mlp_bias: bool,
     qk_norm: bool,
     windows: tuple[int, ...],
+    rope_theta: float = 10_000.0,
+    rope_original: int | None = None,
+    rope_partial: bool = False,
+    rope_kinds: tuple[str, ...] = _rope.KINDS,
+    rope_given: model_config.Rope | None = None,
+    norm_eps: float = 1e-6,
+    tied: bool = False,
+    act: str | None = None,
 ) -> model_config.ModelConfig:
-    """Returns the config of a Llama-like decoder; defaults are transformers' for the family, None meaning derived."""
-    d_model, n_heads = keys.size("hidden_size"), keys.size("num_attention_heads")
+    """Returns the config of a Llama-like decoder; defaults are transformers' for the family, None meaning derived.
+
+    A family with a mechanism beyond these reads its keys first, because this refuses every key that is still unread,
+    and replaces the fields in what it gets.
+    """
+    n_heads = keys.size("num_attention_heads")
     n_kv_heads = keys.size("num_key_value_heads", n_kv_heads or n_heads)
     if n_heads % n_kv_heads:
         raise UserError(f"num_attention_heads={n_heads} is not a multiple of num_key_value_heads={n_kv_heads}")
-    if head_dim is None and keys.get("head_dim", None) is None and d_model % n_heads:
-        raise UserError(
-            f"hidden_size={d_model} is not a multiple of num_attention_heads={n_heads} and head_dim is absent"
-        )
-    head_dim = keys.size("head_dim", head_dim or d_model // n_heads)
-    if head_dim % 2:
-        raise UserError(f"head_dim={head_dim} is odd; rotary embeddings turn pairs")
-    activation = keys.get("hidden_act", "silu")
-    if activation not in ("silu", "swish"):
-        raise UserError(f"hidden_act={activation!r} is not implemented for {family}; known: silu")
+    head_dim = head_dim_of(keys, head_dim)
     max_position = keys.size("max_position_embeddings", max_position)
     config = model_config.ModelConfig(
         family=family,
         vocab_size=keys.size("vocab_size"),
-        d_model=d_model,
+        d_model=keys.size("hidden_size"),
         d_ff=keys.size("intermediate_size"),
         n_layers=keys.size("num_hidden_layers"),
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
-        rope=rope(keys, max_position=max_position),
-        norm_eps=keys.number("rms_norm_eps", 1e-6),
+        rope=rope_given
+        or rope(
+            keys,
+            theta=rope_theta,
+            max_position=max_position,
+            original=rope_original,
+            head_dim=head_dim,
+            partial=rope_partial,
+            kinds=rope_kinds,
+        ),
+        norm_eps=keys.number("rms_norm_eps", norm_eps),
         max_position=max_position,
-        tie_embeddings=keys.flag("tie_word_embeddings", False),
-        activation="silu",
+        tie_embeddings=keys.flag("tie_word_embeddings", tied),
+        activation=act or activation(keys, "hidden_act", "silu"),
         qkv_bias=qkv_bias,
         o_bias=o_bias,
         mlp_bias=mlp_bias,
@@ -224,30 +333,3 @@ def decoder_config(
     )
     keys.finish()
     return config
-
-
-def decoder_names(config: model_config.ModelConfig) -> dict[str, Place]:
-    """Returns the places of a Llama-like decoder's tensors."""
-    places = {
-        "model.embed_tokens.weight": Place("embed_tokens", None, False),
-        "model.norm.weight": Place("norm", None, False),
-    }
-    if not config.tie_embeddings:
-        places["lm_head.weight"] = Place("lm_head", None, True)
-    for layer in range(config.n_layers):
-        at = f"model.layers.{layer}"
-        places[f"{at}.input_layernorm.weight"] = Place("blocks.input_norm", layer, False)
-        places[f"{at}.post_attention_layernorm.weight"] = Place("blocks.post_norm", layer, False)
-        for letter in "qkvo":
-            module = f"{at}.self_attn.{letter}_proj"
-            places[f"{module}.weight"] = Place(f"blocks.{letter}_proj", layer, True)
-            if config.o_bias if letter == "o" else config.qkv_bias:
-                places[f"{module}.bias"] = Place(f"blocks.{letter}_bias", layer, False)
-        for name in ("gate", "up", "down"):
-            places[f"{at}.mlp.{name}_proj.weight"] = Place(f"blocks.{name}_proj", layer, True)
-            if config.mlp_bias:
-                places[f"{at}.mlp.{name}_proj.bias"] = Place(f"blocks.{name}_bias", layer, False)
-        if config.qk_norm:
-            places[f"{at}.self_attn.q_norm.weight"] = Place("blocks.q_norm", layer, False)
-            places[f"{at}.self_attn.k_norm.weight"] = Place("blocks.k_norm", layer, False)
-    return places

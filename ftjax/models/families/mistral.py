@@ -3,7 +3,7 @@
 from typing import Any
 
 from ftjax.models import config as model_config
-from ftjax.models.families import _hf
+from ftjax.models.families import _hf, _names
 
 
 def config_from_hf(hf: dict[str, Any]) -> model_config.ModelConfig:
@@ -27,4 +27,4 @@ def config_from_hf(hf: dict[str, Any]) -> model_config.ModelConfig:
 
 def names_from_hf(config: model_config.ModelConfig) -> dict[str, _hf.Place]:
     """Returns where each tensor of the checkpoint lives in our tree."""
-    return _hf.decoder_names(config)
+    return _names.decoder_names(config)

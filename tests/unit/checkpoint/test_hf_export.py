@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from ftjax.adapters import attach, init, lora
+from ftjax.adapters import attach, init, lora, merge
 from ftjax.checkpoint import hf_export, hf_import
 from ftjax.errors import UserError
 
@@ -107,14 +107,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(source, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "warm"]
 
 
-def test_adapters_must_be_merged_first(source, tmp_path):
+def test_adapters_are_merged_while_the_file_is_written(source, tmp_path):
     config, base = hf_import.load(source)
     one = lambda key, weight, rank, alpha: lora.init_one(key, weight, rank=rank, alpha=alpha, dropout=0.0, rslora=False)
     adapters = init.init(
         jax.random.key(0), base, make=one, targets=("q_proj",), rank=2, alpha=4, rank_pattern={}, alpha_pattern={}
     )
-    with pytest.raises(UserError, match="merge adapters first"):
-        hf_export.save(tmp_path / "out", attach.attach(base, adapters), config, source)
+    adapters = jax.tree.map(lambda x: x + 0.1, adapters)
+    hf_export.save(tmp_path / "out", attach.attach(base, adapters), config, source)
+    jax.tree.map(np.testing.assert_array_equal, merge.merge(base, adapters), hf_import.load(tmp_path / "out")[1])
+
+
+def test_a_tree_that_is_no_whole_model_is_refused_by_the_names_of_its_leaves(source, tmp_path):
+    config, base = hf_import.load(source)
+    with pytest.raises(UserError, match=r"not a whole qwen2 model: blocks\.q_proj"):
+        hf_export.save(tmp_path / "out", base.replace(blocks=base.blocks.replace(q_proj=None)), config, source)
     assert not (tmp_path / "out").exists()
 
 

@@ -64,7 +64,7 @@ def test_attached_and_merged_logits_equal_those_of_peft(case, bases, tmp_path):
 def test_what_is_written_has_pefts_names_shapes_and_numbers(case, bases, tmp_path):
     config, base = bases[cases.ADAPTERS[case][0]]
     adapters = peft.load(cases.unpack(case, tmp_path / "adapter"), base, config)
-    rslora = cases.read(case)["config"]["use_rslora"]
+    rslora = cases.read(case)["config"].get("use_rslora", False)
     peft.save(tmp_path / "out", adapters, config, "some/base", rslora=rslora)
     written = safetensors_numpy.load_file(tmp_path / "out" / "adapter_model.safetensors")
     theirs = {name: value for name, value in cases.read(case)["tensors"].items() if "base_layer" not in name}
@@ -75,8 +75,10 @@ def test_what_is_written_has_pefts_names_shapes_and_numbers(case, bases, tmp_pat
     facts = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert facts["base_model_name_or_path"] == "some/base"
     assert facts.keys() <= cases.read(case)["config"].keys()
-    same = ("peft_type", "task_type", "bias", "use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "lora_dropout")
+    same = {"peft_type", "task_type", "bias", "use_rslora", "use_dora", "lora_bias", "fan_in_fan_out", "lora_dropout"}
+    same = (same | {"trainable_token_indices", "ensure_weight_tying", "feedforward_modules"}) & facts.keys()
     assert {k: facts[k] for k in same} == {k: cases.read(case)["config"][k] for k in same}
+    assert set(facts["modules_to_save"] or []) == set(cases.read(case)["config"]["modules_to_save"] or [])
 
 
 def test_equal_layers_are_written_as_the_plain_config_that_peft_writes(qv, tmp_path):
@@ -140,7 +142,7 @@ def test_a_folder_with_content_is_refused_and_an_earlier_adapter_replaced_only_w
 
 def test_a_fully_fine_tuned_model_has_no_peft_form(qv, tmp_path):
     _, base, config = qv
-    with pytest.raises(UserError, match="not LoRA"):
+    with pytest.raises(UserError, match="weights, not one type of adapter"):
         peft.save(tmp_path / "out", base, config, None)
     with pytest.raises(UserError, match="no adapters"):
         peft.save(tmp_path / "out", jax.tree.map(lambda _: None, base), config, None)
@@ -155,18 +157,26 @@ def test_a_fully_fine_tuned_model_has_no_peft_form(qv, tmp_path):
         ({"target_modules": None}, "'target_modules' is missing"),
         ({"r": 0}, "r=0 is not a whole number"),
         ({"lora_alpha": "big"}, "lora_alpha='big' is not a number"),
-        ({"target_modules": ["c_attn"]}, r"\['c_attn'\] match nothing; known: down_proj, gate_proj"),
+        ({"target_modules": ["c_attn"]}, r"\['c_attn'\] match nothing; known: down_proj, embed_tokens, gate_proj"),
         ({"target_modules": ["q_proj", "v_proj", "c_attn"]}, "c_attn adapt nothing"),
-        ({"target_modules": ["q_proj", "v_proj", "embed_tokens"]}, "embed_tokens adapt nothing"),
-        ({"use_dora": True}, "use_dora=True is not implemented"),
+        ({"target_modules": ["q_proj", "v_proj", "embed_tokens"]}, "embed_tokens.lora_embedding_A is missing"),
+        ({"use_dora": True}, "q_proj.lora_magnitude_vector is missing"),
         ({"lora_bias": True}, "lora_bias=True"),
         ({"bias": "all"}, "bias='all'"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out=True"),
-        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"modules_to_save": ["lm_head"]}, "lm_head.weight is missing, though .* has it in modules_to_save"),
+        ({"modules_to_save": ["score"]}, "modules_to_save score are not modules of this base"),
         ({"task_type": "SEQ_CLS"}, "task_type='SEQ_CLS'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' also changes the base"),
         ({"target_parameters": ["experts.gate_up_proj"]}, "target_parameters"),
-        ({"trainable_token_indices": [3]}, "trainable_token_indices"),
+        ({"trainable_token_indices": [3]}, "embed_tokens.token_adapter.trainable_tokens_delta is missing"),
+        ({"trainable_token_indices": [61]}, "trainable token 61 is not in the vocabulary of 61"),
+        ({"trainable_token_indices": [3, 3]}, "name a token twice"),
+        ({"trainable_token_indices": {"score": [3]}}, "trainable_token_indices name score"),
+        ({"trainable_token_indices": 3}, "trainable_token_indices=3 is neither a list"),
+        ({"peft_type": "IA3"}, "'feedforward_modules' is missing; an adapter of type IA3"),
+        ({"peft_type": "IA3", "feedforward_modules": []}, "is not implemented; refused, not ignored"),
+        ({"peft_type": "VERA"}, "is not implemented; refused, not ignored"),
         ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication"),
         ({"of_the_future": 0.5}, "of_the_future=0.5 is not implemented; refused, not ignored"),
         ({"r": 8}, "its rank is 4, adapter_config.json says 8"),

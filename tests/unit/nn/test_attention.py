@@ -8,9 +8,10 @@ from ftjax.nn import attention
 B, T, K, G, H = 2, 300, 2, 2, 8  # 300 queries are three blocks, the last one short
 
 
-def textbook(q, k, v, segments, window, scale):
+def textbook(q, k, v, segments, window, scale, softcap=0.0):
     """softmax(q k^T + mask) v with the whole square in memory."""
     scores = jnp.einsum("BTKGH,BSKH->BKGTS", q, k) * scale
+    scores = softcap * jnp.tanh(scores / softcap) if softcap else scores
     distance = jnp.arange(T)[:, None] - jnp.arange(T)[None]
     seen = (distance >= 0) & ((distance < window) if window else True)
     mask = seen[None] & (segments[:, :, None] == segments[:, None])
@@ -32,16 +33,16 @@ def segments():
     return jnp.asarray(rows)
 
 
-@pytest.mark.parametrize("window", [0, 37])
-def test_blocks_give_the_textbook_attention_and_its_gradients(qkv, segments, window):
+@pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (37, 0.0), (37, 0.8)])
+def test_blocks_give_the_textbook_attention_and_its_gradients(qkv, segments, window, softcap):
     weights = jax.random.normal(jax.random.key(1), (B, T, K, G, H))
 
     def ours(q, k, v):
         given = jnp.int32(window) if window else None
-        return attention.attend(q, k, v, segments, window=given, scale=0.3)
+        return attention.attend(q, k, v, segments, window=given, scale=0.3, softcap=softcap)
 
     def theirs(q, k, v):
-        return textbook(q, k, v, segments, window, 0.3)
+        return textbook(q, k, v, segments, window, 0.3, softcap)
 
     np.testing.assert_allclose(ours(*qkv), theirs(*qkv), atol=2e-6)
     mine = jax.jit(jax.grad(lambda *a: jnp.sum(weights * ours(*a)), argnums=(0, 1, 2)))(*qkv)
@@ -52,7 +53,8 @@ def test_blocks_give_the_textbook_attention_and_its_gradients(qkv, segments, win
 
 def test_a_query_sees_neither_later_tokens_nor_other_documents(qkv, segments):
     q, k, v = qkv
-    reach = jax.jacrev(lambda v: attention.attend(q, k, v, segments, window=None, scale=0.3)[0, 100, 0, 0, 0])(v)
+    see = lambda v: attention.attend(q, k, v, segments, window=None, scale=0.3, softcap=0.0)[0, 100, 0, 0, 0]
+    reach = jax.jacrev(see)(v)
     seen = np.abs(np.asarray(reach))[0].sum(axis=(1, 2))
     assert np.flatnonzero(seen).tolist() == list(range(70, 101))
 
@@ -62,16 +64,25 @@ def test_gradient_keeps_no_square_of_scores():
     shape = jax.ShapeDtypeStruct((1, 1024, 1, 1, 4), jnp.float32)
     kv = jax.ShapeDtypeStruct((1, 1024, 1, 4), jnp.float32)
     ones = jnp.ones((1, 1024), jnp.int32)
-    attend = lambda q, k, v: attention.attend(q, k, v, ones, window=None, scale=1.0)
+    attend = lambda q, k, v: attention.attend(q, k, v, ones, window=None, scale=1.0, softcap=0.0)
     _, pull = jax.eval_shape(lambda *a: jax.vjp(attend, *a), shape, kv, kv)
     assert max(leaf.size for leaf in jax.tree.leaves(pull)) <= 1024 * 4
 
 
-def test_attention_to_a_cache_equals_attention_to_the_whole(qkv):
+@pytest.mark.parametrize("softcap", [0.0, 0.8])
+def test_attention_to_a_cache_equals_attention_to_the_whole(qkv, softcap):
     q, k, v = qkv
     ones = jnp.ones((B, T), jnp.int32)
-    whole = attention.attend(q, k, v, ones, window=jnp.int32(20), scale=0.3)
-    step = attention.attend_cached(
-        q[:, 99:101], k, v, ones, jnp.int32(99), window=jnp.int32(20), scale=0.3
-    )  # fmt: skip
+    settings = {"window": jnp.int32(20), "scale": 0.3, "softcap": softcap}
+    whole = attention.attend(q, k, v, ones, **settings)
+    step = attention.attend_cached(q[:, 99:101], k, v, ones, jnp.int32(99), **settings)
     np.testing.assert_allclose(step, whole[:, 99:101], atol=2e-6)
+
+
+def test_without_a_cap_the_program_has_no_tanh(qkv, segments):
+    def program(softcap):
+        attend = lambda *a: attention.attend(*a, segments, window=None, scale=0.3, softcap=softcap).sum()
+        return jax.jit(jax.grad(attend, argnums=(0, 1, 2))).lower(*qkv).as_text()
+
+    assert "tanh" not in program(0.0)
+    assert "tanh" in program(0.8)

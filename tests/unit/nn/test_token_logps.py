@@ -25,52 +25,61 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(token_logps, "CHUNK_SCALARS", 16 * V)
 
 
-def dense(hidden, head, targets):
-    return jnp.take_along_axis(jax.nn.log_softmax(hidden @ head), targets[..., None], -1)[..., 0]
+def bent(logits, softcap):
+    return softcap * jnp.tanh(logits / softcap) if softcap else logits
 
 
+def dense(hidden, head, targets, softcap=0.0):
+    logps = jax.nn.log_softmax(bent(hidden @ head, softcap))
+    return jnp.take_along_axis(logps, targets[..., None], -1)[..., 0]
+
+
+@pytest.mark.parametrize("softcap", [0.0, 1.5])
 @pytest.mark.parametrize("tied", [False, True])
-def test_values_are_those_of_log_softmax_where_the_weight_is_not_zero(case, tied):
+def test_values_are_those_of_log_softmax_where_the_weight_is_not_zero(case, tied, softcap):
     hidden, head, targets, weights = case
-    out = token_logps.token_logps(hidden, head.T if tied else head, targets, weights, tied=tied)
+    out = token_logps.token_logps(hidden, head.T if tied else head, targets, weights, tied=tied, softcap=softcap)
     live = np.asarray(weights) != 0
-    np.testing.assert_allclose(np.asarray(out.logps)[live], np.asarray(dense(hidden, head, targets))[live], atol=2e-6)
-    logps = jax.nn.log_softmax(hidden @ head)
+    book = np.asarray(dense(hidden, head, targets, softcap))
+    np.testing.assert_allclose(np.asarray(out.logps)[live], book[live], atol=2e-6)
+    logps = jax.nn.log_softmax(bent(hidden @ head, softcap))
     np.testing.assert_allclose(np.asarray(out.entropy)[live], -(jnp.exp(logps) * logps).sum(-1)[live], atol=1e-5)
     np.testing.assert_array_equal(np.asarray(out.correct)[live], (logps.argmax(-1) == targets)[live])
     for found in out:
         assert not np.asarray(found)[~live].any()
 
 
+@pytest.mark.parametrize("softcap", [0.0, 1.5])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("argnums", [0, 1, (0, 1)], ids=["frozen head", "head alone", "both"])
-def test_gradients_are_those_of_log_softmax(case, tied, argnums):
+def test_gradients_are_those_of_log_softmax(case, tied, argnums, softcap):
     """Through a non-linear function of every log-probability, as policy gradients need it."""
     hidden, head, targets, weights = case
 
     def ours(hidden, head):
-        out = token_logps.token_logps(hidden, head.T if tied else head, targets, weights, tied=tied)
+        out = token_logps.token_logps(hidden, head.T if tied else head, targets, weights, tied=tied, softcap=softcap)
         return jnp.sum(jnp.sin(out.logps) * weights)
 
     def theirs(hidden, head):
-        return jnp.sum(jnp.sin(dense(hidden, head, targets)) * weights)
+        return jnp.sum(jnp.sin(dense(hidden, head, targets, softcap)) * weights)
 
     mine, book = (jax.jit(jax.grad(f, argnums))(hidden, head) for f in (ours, theirs))
     for one, other in zip(jax.tree.leaves(mine), jax.tree.leaves(book), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-6)
 
 
-def test_a_head_with_an_adapter_gives_the_merged_heads_values_and_gradients(case):
+@pytest.mark.parametrize("softcap", [0.0, 1.5])
+def test_a_head_with_an_adapter_gives_the_merged_heads_values_and_gradients(case, softcap):
     hidden, head, targets, weights = case
     keys = jax.random.split(jax.random.key(5), 2)
     made = lora.LoRA(a=jax.random.normal(keys[0], (D, 4)), b=jax.random.normal(keys[1], (4, V)), scale=0.5, dropout=0.0)
 
     def ours(made):
         adapted = attach.Adapted(frozen=head, adapter=made)
-        return jnp.sum(token_logps.token_logps(hidden, adapted, targets, weights, tied=False).logps)
+        return jnp.sum(token_logps.token_logps(hidden, adapted, targets, weights, tied=False, softcap=softcap).logps)
 
     def theirs(made):
-        return jnp.sum(dense(hidden, made.merge(head), targets) * weights)
+        return jnp.sum(dense(hidden, made.merge(head), targets, softcap) * weights)
 
     np.testing.assert_allclose(ours(made), theirs(made), rtol=1e-5)
     for one, other in zip(*(jax.tree.leaves(jax.grad(f)(made)) for f in (ours, theirs)), strict=True):
@@ -85,7 +94,7 @@ def test_no_array_of_all_logits_exists_in_training(monkeypatch, argnums):
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((rows, length, width), (width, vocab))]
     targets = jax.ShapeDtypeStruct((rows, length), jnp.int32)
     weights = jax.ShapeDtypeStruct((rows, length), jnp.float32)
-    total = lambda h, w, y, m: jnp.sum(token_logps.token_logps(h, w, y, m, tied=False).logps)
+    total = lambda h, w, y, m: jnp.sum(token_logps.token_logps(h, w, y, m, tied=False, softcap=0.0).logps)
     program = jax.jit(jax.value_and_grad(total, argnums)).lower(*shapes, targets, weights).compile()
     all_logits = rows * length * vocab * 4
     assert program.memory_analysis().temp_size_in_bytes < all_logits / 8
@@ -93,7 +102,9 @@ def test_no_array_of_all_logits_exists_in_training(monkeypatch, argnums):
 
 def test_rows_without_any_weight_cost_nothing_and_give_zero(case):
     hidden, head, targets, weights = case
-    total = lambda h: jnp.sum(token_logps.token_logps(h, head, targets, jnp.zeros_like(weights), tied=False).logps)
+    total = lambda h: jnp.sum(
+        token_logps.token_logps(h, head, targets, jnp.zeros_like(weights), tied=False, softcap=0.0).logps
+    )
     value, grad = jax.value_and_grad(total)(hidden)
     assert float(value) == 0.0
     assert not np.asarray(grad).any()

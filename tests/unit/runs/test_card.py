@@ -74,3 +74,26 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head():
 
 def test_a_card_without_metrics_has_no_empty_table():
     assert "## Measured" not in make(metrics=[])
+
+
+def test_what_is_not_known_is_left_out_and_what_was_done_since_is_said():
+    text = make(data=None, trainable=None, tokens=None, origin="sum of 0.7 x a + 0.3 x b")
+    assert "| made from | sum of 0.7 x a + 0.3 x b |" in text
+    assert not any(word in text for word in ("| data |", "trained parameters", "trained tokens"))
+    assert "made from" not in make()
+
+
+@pytest.mark.parametrize(
+    ("readme", "license"),
+    [
+        ("---\nlicense: apache-2.0\ntags:\n- x\n---\n# Base\n", "apache-2.0"),
+        ("---\ntags:\n- x\nlicense: 'mit'\n---\n", "mit"),
+        ("---\ntags:\n- x\n---\nlicense: mit\n", None),
+        ("license: mit\n", None),
+        (None, None),
+    ],
+)
+def test_the_license_is_the_one_that_the_card_of_the_base_states(tmp_path, readme, license):
+    if readme is not None:
+        (tmp_path / "README.md").write_text(readme)
+    assert card.license_of(tmp_path) == license

@@ -1,0 +1,196 @@
+"""Times loading and exporting a synthetic sharded checkpoint, each in a process of its own, with its peak of memory.
+
+python scripts/bench/load.py --gb 2 --peer ~/torch-env/bin/python
+
+The checkpoint is a Llama of seeded random bfloat16 weights in shards of 500 MB, in a temporary folder that is removed
+at the end. Memory is the peak of the resident set above what the imports take; with the checkpoint's size in GB it
+says how often the weights are held. CPU seconds are what a shared machine can tell. --peer is a Python with torch and
+transformers: its from_pretrained loads the same files in the same run, and a number of every page is read, since some
+pages are only promised. The files have just been written, so they are read from the page cache.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+
+from scripts import cli
+
+WIDTH, WIDE, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 2048, 5632, 16, 4, 128, 32_000
+SHARD = 500_000_000
+CASES = {  # name: (whose, dtype asked for)
+    "ftjax, float32": ("ftjax", "float32"),
+    "ftjax, as stored": ("ftjax", "bfloat16"),
+    "transformers, float32": ("peer", "float32"),
+    "transformers, as stored": ("peer", "bfloat16"),
+    "ftjax, export of a LoRA merged, bfloat16": ("export", "bfloat16"),
+}
+PEER = """
+    import sys, time
+    import torch, transformers
+    def kilobytes(key):
+        return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+    before, start, cpu = kilobytes("VmRSS"), time.monotonic(), time.process_time()
+    made = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=getattr(torch, sys.argv[2]))
+    total = sum(float(p.reshape(-1)[::1024].sum()) for p in made.parameters())  # each page: some were only promised
+    print(__import__("json").dumps({"seconds": time.monotonic() - start, "cpu": time.process_time() - cpu,
+                                    "peak": kilobytes("VmHWM") - before}))
+"""
+
+
+def flags(argv):
+    """Returns the flags."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--gb", type=float, default=2.0, help="size of the checkpoint, 10^9 bytes")
+    parser.add_argument("--peer", help="a Python with torch and transformers")
+    parser.add_argument("--out", type=Path, help="append the result as a JSON line")
+    parser.add_argument("--child", nargs=3, help="(what a process of its own is told)")
+    return cli.parse(parser, argv)
+
+
+def describe(gb):
+    """Returns the config.json of a Llama of about this size."""
+    layer = WIDTH * HEAD_DIM * (2 * HEADS + 2 * KV_HEADS) + 3 * WIDTH * WIDE
+    layers = max(1, round((gb * 1e9 / 2 - 2 * VOCAB * WIDTH) / layer))
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDE,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "head_dim": HEAD_DIM,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+        "dtype": "bfloat16",
+        "torch_dtype": "bfloat16",
+    }
+
+
+def write(folder, facts):
+    """Writes the checkpoint and returns its bytes; a second of random numbers is repeated all over it."""
+    import ml_dtypes
+    import numpy as np
+
+    from ftjax.checkpoint import shards
+    from ftjax.models.families import llama
+
+    block = np.random.default_rng(0).standard_normal(1 << 23, np.float32).astype(ml_dtypes.bfloat16) * 0.02
+    block = block.astype(ml_dtypes.bfloat16)
+    q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
+    shapes = {"q_proj": (q, WIDTH), "k_proj": (kv, WIDTH), "v_proj": (kv, WIDTH), "o_proj": (WIDTH, q)}
+    shapes |= {"gate_proj": (WIDE, WIDTH), "up_proj": (WIDE, WIDTH), "down_proj": (WIDTH, WIDE)}
+    shapes |= {"embed_tokens": (VOCAB, WIDTH), "lm_head": (VOCAB, WIDTH)}
+    kind = np.dtype(ml_dtypes.bfloat16)
+
+    def plan(name):
+        shape = shapes.get(name.removesuffix(".weight").rsplit(".", 1)[-1], (WIDTH,))
+        make = lambda: np.resize(block, math.prod(shape)).reshape(shape) if len(shape) > 1 else np.ones(shape, kind)
+        return shards.Planned(name, kind, shape, make)
+
+    planned = [plan(name) for name in llama.names_from_hf(llama.config_from_hf(facts))]
+    groups = [[]]
+    for tensor in planned:
+        if sum(one.nbytes for one in groups[-1]) + tensor.nbytes > SHARD and groups[-1]:
+            groups.append([])
+        groups[-1].append(tensor)
+    names = [f"model-{k + 1:05d}-of-{len(groups):05d}.safetensors" for k in range(len(groups))]
+    for name, group in zip(names, groups, strict=True):
+        shards.write(folder / name, group)
+    where = {tensor.name: name for name, group in zip(names, groups, strict=True) for tensor in group}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    (folder / "config.json").write_text(json.dumps(facts))
+    return sum(tensor.nbytes for tensor in planned)
+
+
+def kilobytes(key):
+    """Returns a number of /proc/self/status."""
+    with open("/proc/self/status", encoding="utf-8") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def child(whose, dtype, folder):
+    """Prints what one process measures."""
+    import jax
+    import numpy as np
+
+    from ftjax.adapters import attach, lora
+    from ftjax.checkpoint import hf_export, hf_import
+
+    jax.devices()
+    before, start, cpu = kilobytes("VmRSS"), time.monotonic(), time.process_time()
+    config, base = hf_import.load(folder, dtype=dtype)
+    jax.block_until_ready(base)
+    spent = lambda: {"seconds": time.monotonic() - start, "cpu": time.process_time() - cpu}
+    found = spent() | {"peak": kilobytes("VmHWM") - before}
+    if whose == "export":
+        rng = np.random.default_rng(0)
+        low = lambda w: lora.LoRA(
+            a=0.01 * rng.standard_normal((*w.shape[:-1], 16), np.float32),
+            b=0.01 * rng.standard_normal((*w.shape[:-2], 16, w.shape[-1]), np.float32),
+            scale=2.0,
+            dropout=0.0,
+        )
+        pick = lambda path, w: low(w) if path[-1].name.endswith("_proj") else None
+        model = attach.attach(base, jax.tree_util.tree_map_with_path(pick, base))
+        start, cpu = time.monotonic(), time.process_time()
+        hf_export.save(Path(folder) / "out", model, config, folder, dtype)
+        found = spent() | {"peak": kilobytes("VmHWM") - before}
+    print(json.dumps(found))
+
+
+def measure(case, folder, peer):
+    """Returns seconds and peak of one case in a process of its own, or None where it was not asked for."""
+    whose, dtype = CASES[case]
+    if whose == "peer":
+        if peer is None:
+            return None
+        command = [peer, "-c", textwrap.dedent(PEER), str(folder), dtype]
+    else:
+        command = [sys.executable, *sys.orig_argv[1 : -len(sys.argv) + 1 or None], "--child", whose, dtype, str(folder)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{case}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(argv):
+    """Prints the table and returns the exit status."""
+    args = flags(argv)
+    if args.child:
+        child(*args.child)
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        folder.mkdir()
+        size = write(folder, describe(args.gb)) / 1e9
+        print(f"checkpoint {size:.2f} GB; load average {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
+        result = {"gb": size, "load_average": os.getloadavg()}
+        for case in CASES:
+            found = measure(case, folder, args.peer)
+            if found is None:
+                continue
+            numbers = {name: found[name] / size for name in ("seconds", "cpu")}
+            result[case] = numbers | {"peak": found["peak"] * 1024 / 1e9 / size}
+            shown = "{seconds:6.2f} s/GB   {cpu:6.2f} CPU s/GB   peak {peak:5.2f} GB/GB".format(**result[case])
+            print(f"{case:<42} {shown}")
+    if args.out is not None:
+        with args.out.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,71 @@
+"""A folder appears whole or not at all."""
+
+import errno
+
+import pytest
+
+from ftjax import disk
+from ftjax.checkpoint import folders
+from ftjax.errors import UserError
+
+
+def test_a_folder_has_its_name_only_when_it_is_whole(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with folders.written(out) as beside:
+        (beside / "a.txt").write_text("a")
+        assert not out.exists()
+        assert beside.parent == out.parent
+    assert [path.name for path in out.iterdir()] == ["a.txt"]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def fails(out, error):
+    with folders.written(out) as beside:
+        (beside / "a.txt").write_text("a")
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()])
+def test_after_an_error_nothing_is_left(tmp_path, error):
+    with pytest.raises(type(error)):
+        fails(tmp_path / "out", error)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_disk_that_fills_is_one_line_and_nothing_is_left(tmp_path, error):
+    with pytest.raises(UserError, match=r"out: no space left on the disk") as raised:
+        fails(tmp_path / "out", error)
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_known_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "free", lambda _: 999)
+    folders.check_room(tmp_path / "out", 999)
+    with pytest.raises(UserError, match=r"out: needs 1,000 bytes, and 999 are free") as raised:
+        folders.check_room(tmp_path / "out", 1000)
+    assert "\n" not in str(raised.value)
+
+
+def test_free_bytes_are_those_of_the_nearest_folder_that_exists(tmp_path):
+    assert disk.free(tmp_path / "not" / "yet") > 0
+    assert disk.existing(tmp_path / "not" / "yet") == tmp_path
+
+
+def test_a_folder_with_content_or_a_file_is_refused(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=r"not empty \(mine.txt\)"), folders.written(tmp_path / "full"):
+        pytest.fail("it was opened")
+    with pytest.raises(UserError, match="is a file"), folders.written(tmp_path / "file"):
+        pytest.fail("it was opened")
+    assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
