@@ -134,11 +134,6 @@ def made_by(run: str | Path) -> Made:
     return Made(config.model.path, str(folder / "adapter"), template_name, quant)
 
 
-def load_run(run: str, *, dtype: str) -> Model:
-    """Returns what a finished run made: its base with its adapter, or its fully fine-tuned model."""
-    return load_made(made_by(run), dtype=dtype)
-
-
 def load_made(made: Made, *, dtype: str) -> Model:
     """Returns a base with what was made of it."""
     return load(made.model, adapter=made.adapter, template_name=made.template, dtype=dtype, quant=made.quant)

@@ -79,7 +79,7 @@ def base_shardings(mesh: Mesh, base: Any, letters: Any) -> Any:
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: leaf_shardings(mesh, named[tree.name(path)], leaf),
         base,
-        is_leaf=lambda leaf: hasattr(leaf, "dequantize"),
+        is_leaf=tree.stands_for_weight,
     )
 
 

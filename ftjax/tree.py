@@ -40,10 +40,14 @@ def fold(key: jax.Array, path: str) -> jax.Array:
     return jax.random.fold_in(key, zlib.crc32(path.encode()) & 0x7FFFFFFF)
 
 
+def stands_for_weight(leaf: Any) -> bool:
+    """True for a quantised weight, which is a subtree and counts and lies on a mesh as one leaf."""
+    return hasattr(leaf, "dequantize")
+
+
 def count(tree: Any) -> int:
     """Returns the number of scalars in a tree of arrays or shapes; a quantised weight counts as what it stands for."""
-    whole = lambda leaf: hasattr(leaf, "dequantize")
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree, is_leaf=whole))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree, is_leaf=stands_for_weight))
 
 
 def nbytes(tree: Any) -> int:

@@ -155,14 +155,9 @@ def difference(tuned: Any, base: Any, rank: int) -> tuple[Any, dict[str, float]]
     """
     errors: dict[str, float] = {}
 
-    def split(delta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        u, s, vt = jnp.linalg.svd(delta, full_matrices=False)
-        root = jnp.sqrt(s[:rank])
-        return u[:, :rank] * root[None, :], root[:, None] * vt[:rank], s
-
     @jax.jit
     def decompose(new: jax.Array, old: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        delta = lambda pair: split(pair[0].astype(jnp.float32) - pair[1].astype(jnp.float32))
+        delta = lambda pair: lora.principal(pair[0].astype(jnp.float32) - pair[1].astype(jnp.float32), rank, 1.0)
         flat = lambda x: x.reshape(-1, *x.shape[-2:])
         found = jax.lax.map(delta, (flat(new), flat(old)))
         return jax.tree.map(lambda x: x.reshape(*new.shape[:-2], *x.shape[1:]), found)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ftjax.adapters import lora, shifted
 
@@ -17,8 +16,7 @@ def init_one(key: jax.Array, weight: Any, *, rank: int, alpha: float, dropout: f
     scale = lora.scaling(alpha, rank, rslora=rslora)
 
     def start(dense: jax.Array) -> tuple[jax.Array, jax.Array]:
-        u, s, vt = jnp.linalg.svd(dense, full_matrices=False)
-        root = jnp.sqrt(s[:rank] / scale)
-        return u[:, :rank] * root[None, :], root[:, None] * vt[:rank]
+        a, b, _ = lora.principal(dense, rank, scale)
+        return a, b
 
     return shifted.begin(weight, start, scale=scale, dropout=dropout)

@@ -16,7 +16,7 @@ import numpy as np
 from ftjax import lookup
 from ftjax.checkpoint import folders
 from ftjax.data import cache, files, gguf_file, tokenizer
-from ftjax.errors import UserError
+from ftjax.errors import UserError, some
 from ftjax.models import config as model_config
 from ftjax.models.families import _hf
 
@@ -262,10 +262,10 @@ def entries(path: Path, config: model_config.ModelConfig) -> dict[str, Entry]:
     names = _names(config, architecture)
     missing = [name for name in names.values() if name not in file.tensors]
     if missing:
-        raise UserError(f"{file.path}: tensors are missing: {_some(missing)}; is it a whole model?")
+        raise UserError(f"{file.path}: tensors are missing: {some(missing, 5)}; is it a whole model?")
     extra = sorted(set(file.tensors) - set(names.values()) - {_FREQUENCIES})
     if extra:
-        raise UserError(f"{file.path}: a {config.family} model of this config has no place for {_some(extra)}")
+        raise UserError(f"{file.path}: a {config.family} model of this config has no place for {some(extra, 5)}")
     _check_kinds(file)
     found = {}
     for name, own in names.items():
@@ -348,7 +348,3 @@ def folder_of(model: str | Path) -> Path:
                 (beside / name).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
             tok.save(beside)
     return folder
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

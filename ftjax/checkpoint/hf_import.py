@@ -12,7 +12,7 @@ from ftjax import lookup, tree
 from ftjax import mesh as meshes
 from ftjax.checkpoint import bnb, gguf, shards
 from ftjax.data import gguf_file
-from ftjax.errors import UserError
+from ftjax.errors import UserError, some
 from ftjax.models import config as model_config
 from ftjax.models import params
 from ftjax.models.families import _hf
@@ -75,38 +75,42 @@ def load(
     sources = _sources(folder, config)
     letters = tree.paths(params.axes(config), lambda leaf: isinstance(leaf, tuple))
     shapes = tree.paths(params.abstract(config, dtype))
-    chosen = set(quant_leaves(shapes, quant, leaves, group))
+    sizes = {name: shape.shape for name, shape in shapes.items()}
+    chosen = [] if quant == "none" else convert.check(quant, sizes, leaves, group)
     made = {}
     for name, shape in shapes.items():
         packed = [isinstance(entry, bnb.Packed) for _, entry in sources[name]]
         if any(packed):
             if not all(packed) or quant != "none":
                 raise UserError(f"{folder}: {name} is in bitsandbytes' four bits; load it with quant='none'")
-            leaf = convert.empty(bnb.abstract(sources[name][0][1], shape.shape))
+            leaf = _in_four_bits(shape.shape, sources[name], folder)
         elif name in chosen:
-            leaf = convert.empty(convert.abstract(shape.shape, quant, group=group))
+            leaf = _quantised(shape.shape, sources[name], quant, group)
         else:
             leaf = _aligned(shape.shape, shape.dtype)
-        for place, entry in sources[name]:
-            if any(packed):
-                node = bnb.read(entry, f"{folder}: {entry.name}")
-                own = slice(*place.rows or (None,))  # a tensor of several leaves is cut along its outputs
-                convert.place(leaf, place.at, jax.tree.map(lambda array, own=own: array[..., own], node))
-            elif name in chosen:
-                where = f"{entry.file}: {entry.name}"
-                node = convert.matrix(_tensor(place, entry), quant, group=group, where=where)
-                convert.place(leaf, place.at, node)
-            else:
+            for place, entry in sources[name]:
                 shards.copy(leaf[place.at], _tensor(place, entry))
         made[name] = _on_device(leaf, letters[name], mesh)
     return config, params.from_paths(made)
 
 
-def quant_leaves(shapes: dict[str, Any], quant: str, leaves: str, group: int) -> list[str]:
-    """Returns the paths that `quant` puts into few bits, once all of them are known to split into groups."""
-    if quant == "none":
-        return []
-    return convert.check(quant, {name: shape.shape for name, shape in shapes.items()}, leaves, group)
+def _in_four_bits(shape: tuple[int, ...], pieces: list[tuple[_hf.Place, Any]], folder: Path) -> Any:
+    """Returns a leaf with the codes that the checkpoint has."""
+    leaf = convert.empty(bnb.abstract(pieces[0][1], shape))
+    for place, entry in pieces:
+        node = bnb.read(entry, f"{folder}: {entry.name}")
+        own = slice(*place.rows or (None,))  # a tensor of several leaves is cut along its outputs
+        convert.place(leaf, place.at, jax.tree.map(lambda array, own=own: array[..., own], node))
+    return leaf
+
+
+def _quantised(shape: tuple[int, ...], pieces: list[tuple[_hf.Place, Any]], quant: str, group: int) -> Any:
+    """Returns a leaf in few bits, quantised matrix by matrix as they are read."""
+    leaf = convert.empty(convert.abstract(shape, quant, group=group))
+    for place, entry in pieces:
+        where = f"{entry.file}: {entry.name}"
+        convert.place(leaf, place.at, convert.matrix(_tensor(place, entry), quant, group=group, where=where))
+    return leaf
 
 
 def _tensor(place: _hf.Place, entry: Any) -> np.ndarray:
@@ -143,14 +147,14 @@ def _sources(folder: Path, config: model_config.ModelConfig) -> dict[str, list[t
     places = _hf.family(config.family).names_from_hf(config)
     missing = [name for name in places if name not in stored]
     if missing:
-        raise UserError(f"{folder}: tensors are missing: {_some(missing)}; is it a whole {config.family} checkpoint?")
+        raise UserError(f"{folder}: tensors are missing: {some(missing, 5)}; is it a whole {config.family} checkpoint?")
     extra = [name for name in stored if name not in places and not _IGNORED.fullmatch(name)]
     if config.tie_embeddings and "lm_head.weight" in extra:
         if not _same(stored["lm_head.weight"], stored["model.embed_tokens.weight"]):
             raise UserError(f"{folder}: lm_head.weight differs from the embedding, but tie_word_embeddings is true")
         extra.remove("lm_head.weight")
     if extra:
-        raise UserError(f"{folder}: a {config.family} model of this config has no place for {_some(extra)}")
+        raise UserError(f"{folder}: a {config.family} model of this config has no place for {some(extra, 5)}")
     shapes = {path: leaf.shape for path, leaf in tree.paths(params.abstract(config, np.float32)).items()}
     sources: dict[str, list[tuple[_hf.Place, Any]]] = {path: [] for path in shapes}
     for name, place in places.items():
@@ -164,10 +168,6 @@ def _sources(folder: Path, config: model_config.ModelConfig) -> dict[str, list[t
 
 def _same(first: Any, second: Any) -> bool:
     return first.shape == second.shape and np.array_equal(shards.read(first), shards.read(second))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

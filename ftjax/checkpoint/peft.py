@@ -19,7 +19,7 @@ from ftjax import tree
 from ftjax.adapters import adapter, attach, dora, ia3, lora, vera
 from ftjax.checkpoint import folders, peft_config, peft_layers, peft_modules, peft_tables, shards
 from ftjax.checkpoint.peft_modules import PREFIX
-from ftjax.errors import UserError
+from ftjax.errors import UserError, some
 from ftjax.models import config as model_config
 
 _STEM = "adapter_model"
@@ -139,8 +139,7 @@ def _nothing_left(reader: peft_modules.Reader, weights: dict[str, Any], config: 
             f"{reader.folder}: the adapter is for another base: it has tensors for layer {max(layers)}, "
             f"and this one has {config.n_layers} layers"
         )
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    raise UserError(f"{reader.folder}: tensors that adapter_config.json does not explain: {', '.join(names[:3])}{more}")
+    raise UserError(f"{reader.folder}: tensors that adapter_config.json does not explain: {some(names, 3)}")
 
 
 def save(

@@ -11,7 +11,6 @@ import numpy as np
 
 from ftjax import lookup, quant, tree
 from ftjax.errors import UserError
-from ftjax.quant import format as fmt
 
 _ROOMS = ("format", "convert")
 
@@ -107,17 +106,12 @@ def quantize(base: Any, name: str, *, leaves: str, group: int) -> Any:
         where = tree.name(path)
         if where not in found:
             return weight
-        return stack(weight, abstract(weight.shape, name, group=group), name, group=group, where=where)
+        filled = empty(abstract(weight.shape, name, group=group))
+        for index in np.ndindex(*weight.shape[:-2]):
+            place(filled, index, matrix(weight[index], name, group=group, where=f"{where}{list(index) or ''}"))
+        return jax.tree.map(jnp.asarray, filled)
 
     return jax.tree_util.tree_map_with_path(node, base)
-
-
-def stack(weight: Any, shapes: Any, name: str, *, group: int, where: str) -> Any:
-    """Returns a weight [..., in, out] as a node of the given shapes, filled matrix by matrix."""
-    filled = empty(shapes)
-    for index in np.ndindex(*weight.shape[:-2]):
-        place(filled, index, matrix(weight[index], name, group=group, where=f"{where}{list(index) or ''}"))
-    return jax.tree.map(jnp.asarray, filled)
 
 
 def empty(shapes: Any) -> Any:
@@ -129,8 +123,3 @@ def place(filled: Any, index: tuple[int, ...], node: Any) -> None:
     """Writes one matrix's node into a row of a stacked one."""
     for whole, part in zip(jax.tree.leaves(filled), jax.tree.leaves(node), strict=True):
         whole[index] = np.asarray(part)
-
-
-def kind(leaf: Any) -> str:
-    """Returns the name of a leaf's format, "none" for a dense one."""
-    return type(leaf).__module__.rsplit(".", 1)[-1].replace("_", "-") if fmt.is_quantized(leaf) else "none"

@@ -15,9 +15,11 @@ the host, and orbax does not save uint4.
 
 from typing import Any
 
+from flax import struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
+import numpy as np
 
 
 class Quantized:
@@ -49,9 +51,58 @@ def unpack(packed: UInt8[Array, "... I/2 O"]) -> UInt8[Array, "... I O"]:
     return both.reshape(*packed.shape[:-2], 2 * packed.shape[-2], packed.shape[-1])
 
 
-def packed_shape(packed: jax.Array) -> tuple[int, ...]:
-    """Returns the shape of the weight whose packed codes these are."""
-    return (*packed.shape[:-2], 2 * packed.shape[-2], packed.shape[-1])
+class FourBits(struct.PyTreeNode, Quantized):
+    """What the four-bit formats share: packed codes and one scale a group."""
+
+    codes: Any  # uint8 [..., in / 2, out]
+    scales: Any  # float32 [..., in / group, out]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight that this stands for."""
+        *batch, half, columns = self.codes.shape
+        return (*batch, 2 * half, columns)
+
+
+class Channels(struct.PyTreeNode, Quantized):
+    """What the formats with one scale an output channel share."""
+
+    codes: Any  # [..., in, out], of the format's own dtype
+    scales: Any  # float32 [..., 1, out]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight that this stands for."""
+        return self.codes.shape
+
+    def dequantize(self, dtype: jax.typing.DTypeLike) -> jax.Array:
+        """Returns number times scale, multiplied in float32 and then rounded to `dtype`."""
+        return (self.codes.astype(jnp.float32) * self.scales).astype(dtype)
+
+
+def channel_levels(weight: Float[Array, "... I O"], *, name: str, largest: float, group: int) -> tuple[Array, Array]:
+    """Returns (x / scale [..., I, O], scale [..., 1, O]) with the largest number of each channel at `largest`.
+
+    Raises ValueError unless `group` is 0: there is one scale for all of `in`.
+    """
+    if group:
+        raise ValueError(f"{name} has one scale an output channel, not groups of {group}; set the group to 0")
+    weight = weight.astype(jnp.float32)
+    scales = jnp.max(jnp.abs(weight), axis=-2, keepdims=True) / largest
+    return weight * inverse(scales), scales
+
+
+def look_up(table: np.ndarray, codes: Array) -> Array:
+    """Returns the level of every code."""
+    return jnp.take(jnp.asarray(table), codes.astype(jnp.int32), mode="clip")
+
+
+def count_below(level: Array, thresholds: np.ndarray) -> UInt8[Array, "..."]:
+    """Returns how many thresholds lie strictly below each level: its code, where codes ascend.
+
+    A sum of comparisons fuses into one loop over the weight; a nearest-level search holds a distance for each level.
+    """
+    return sum(((level > t).astype(jnp.uint8) for t in thresholds), jnp.zeros(level.shape, jnp.uint8))
 
 
 def grouped(weight: Float[Array, "... I O"], group: int) -> Float[Array, "... N g O"]:
@@ -73,10 +124,14 @@ def check_group(rows: int, group: int) -> None:
 
 def scaled(levels: Float[Array, "... I O"], scales: Float[Array, "... N O"], dtype: Any) -> Array:
     """Returns levels times the scale of their group, multiplied in float32."""
+    return (split(levels, scales) * scales[..., None, :]).reshape(levels.shape).astype(dtype)
+
+
+def split(levels: Float[Array, "... I O"], scales: Float[Array, "... N O"]) -> Float[Array, "... N g O"]:
+    """Returns levels with `in` cut into the groups that the scales are of."""
     *batch, rows, columns = levels.shape
     groups = scales.shape[-2]
-    split = levels.reshape(*batch, groups, rows // groups, columns)
-    return (split * scales[..., None, :]).reshape(levels.shape).astype(dtype)
+    return levels.reshape(*batch, groups, rows // groups, columns)
 
 
 def absmax_levels(weight: Float[Array, "... I O"], group: int) -> tuple[Array, Array]:
@@ -85,9 +140,9 @@ def absmax_levels(weight: Float[Array, "... I O"], group: int) -> tuple[Array, A
     The reciprocal is taken first and then multiplied: x * (1 / absmax) and x / absmax differ in the last bit, and that
     bit decides codes at a threshold.
     """
-    split = grouped(weight, group)
-    absmax = jnp.max(jnp.abs(split), axis=-2)
-    return split * inverse(absmax)[..., None, :], absmax
+    groups = grouped(weight, group)
+    absmax = jnp.max(jnp.abs(groups), axis=-2)
+    return groups * inverse(absmax)[..., None, :], absmax
 
 
 def inverse(scales: Array) -> Array:

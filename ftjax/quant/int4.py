@@ -4,9 +4,6 @@ The number of largest size, with its sign, becomes -8: so all 16 codes are used,
 squared error on normal weights, groups of 64: 0.0090 against 0.0116).
 """
 
-from typing import Any
-
-from flax import struct
 import jax
 import jax.numpy as jnp
 
@@ -16,16 +13,8 @@ GROUP = 64
 BITS = 4.0 + 32 / GROUP
 
 
-class INT4(struct.PyTreeNode, fmt.Quantized):
-    """A weight [..., in, out] in INT4."""
-
-    codes: Any  # uint8 [..., in / 2, out]: number + 8
-    scales: Any  # float32 [..., in / group, out], of either sign
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the weight that this stands for."""
-        return fmt.packed_shape(self.codes)
+class INT4(fmt.FourBits):
+    """A weight [..., in, out] in INT4: codes are the number + 8, scales are of either sign."""
 
     def dequantize(self, dtype: jax.typing.DTypeLike) -> jax.Array:
         """Returns number times scale, multiplied in float32 and then rounded to `dtype`."""
@@ -35,8 +24,8 @@ class INT4(struct.PyTreeNode, fmt.Quantized):
 
 def quantize(weight: jax.Array, *, group: int) -> INT4:
     """Returns a weight [..., in, out] in INT4; raises ValueError where `in` does not split into groups."""
-    split = fmt.grouped(weight, group)
-    high, low = jnp.max(split, axis=-2), jnp.min(split, axis=-2)
+    groups = fmt.grouped(weight, group)
+    high, low = jnp.max(groups, axis=-2), jnp.min(groups, axis=-2)
     scales = jnp.where(high > -low, high, low) / -8
-    number = jnp.clip(jnp.round(split * fmt.inverse(scales)[..., None, :]), -8, 7)
+    number = jnp.clip(jnp.round(groups * fmt.inverse(scales)[..., None, :]), -8, 7)
     return INT4(codes=fmt.pack(fmt.flatten((number + 8).astype(jnp.uint8))), scales=scales)

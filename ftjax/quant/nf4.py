@@ -3,11 +3,7 @@
 4.5 bits a parameter in groups of 64. Codes, scales and the dequantised weights equal bitsandbytes' to the bit.
 """
 
-from typing import Any
-
-from flax import struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ftjax.quant import format as fmt
@@ -29,16 +25,8 @@ GROUP = 64
 BITS = 4.0 + 32 / GROUP
 
 
-class NF4(struct.PyTreeNode, fmt.Quantized):
+class NF4(fmt.FourBits):
     """A weight [..., in, out] in NF4."""
-
-    codes: Any  # uint8 [..., in / 2, out]
-    scales: Any  # float32 [..., in / group, out]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the weight that this stands for."""
-        return fmt.packed_shape(self.codes)
 
     def dequantize(self, dtype: jax.typing.DTypeLike) -> jax.Array:
         """Returns level times scale, multiplied in float32 and then rounded to `dtype`."""
@@ -47,16 +35,10 @@ class NF4(struct.PyTreeNode, fmt.Quantized):
 
 def levels(codes: jax.Array) -> jax.Array:
     """Returns the level of every packed code, float32 [..., in, out]."""
-    return jnp.take(jnp.asarray(LEVELS), fmt.unpack(codes).astype(jnp.int32), mode="clip")
-
-
-def encode(level: jax.Array) -> jax.Array:
-    """Returns the code of every number in [-1, 1]; a number at a threshold takes the lower code."""
-    # A sum of 15 comparisons fuses into one loop over the weight; a nearest-level search holds 16 distances for each.
-    return sum(((level > t).astype(jnp.uint8) for t in THRESHOLDS), jnp.zeros(level.shape, jnp.uint8))
+    return fmt.look_up(LEVELS, fmt.unpack(codes))
 
 
 def quantize(weight: jax.Array, *, group: int) -> NF4:
     """Returns a weight [..., in, out] in NF4; raises ValueError where `in` does not split into groups."""
     level, absmax = fmt.absmax_levels(weight, group)
-    return NF4(codes=fmt.pack(fmt.flatten(encode(level))), scales=absmax)
+    return NF4(codes=fmt.pack(fmt.flatten(fmt.count_below(level, THRESHOLDS))), scales=absmax)

@@ -7,7 +7,6 @@ The scales of a weight, less their mean, go into bitsandbytes' signed dynamic 8-
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,18 +28,11 @@ def dynamic_map() -> np.ndarray:
     return np.sort(np.array([*positive, *(-p for p in positive), 0.0, 1.0])).astype(np.float32)
 
 
-class NF4DQ(struct.PyTreeNode, fmt.Quantized):
-    """A weight [..., in, out] in NF4 with scales in 8 bits."""
+class NF4DQ(fmt.FourBits):
+    """A weight [..., in, out] in NF4 whose scales are uint8: codes of the dynamic map."""
 
-    codes: Any  # uint8 [..., in / 2, out]
-    scales: Any  # uint8 [..., in / group, out]: codes of the dynamic map
     nested: Any  # float32 [..., in / group, ceil(out / 256)]: largest |scale - offset| of each block
     offset: Any  # float32 [..., 1, 1]: mean of the scales
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the weight that this stands for."""
-        return fmt.packed_shape(self.codes)
 
     def dequantize(self, dtype: jax.typing.DTypeLike) -> jax.Array:
         """Returns level times dequantised scale, in float32 and then rounded to `dtype`."""
@@ -48,8 +40,7 @@ class NF4DQ(struct.PyTreeNode, fmt.Quantized):
 
     def absmax(self) -> jax.Array:
         """Returns the scales as float32 [..., in / group, out]."""
-        level = jnp.take(jnp.asarray(dynamic_map()), self.scales.astype(jnp.int32), mode="clip")
-        return level * _spread(self.nested, self.scales.shape[-1]) + self.offset
+        return fmt.look_up(dynamic_map(), self.scales) * _spread(self.nested, self.scales.shape[-1]) + self.offset
 
 
 def _spread(nested: jax.Array, columns: int) -> jax.Array:
@@ -58,8 +49,7 @@ def _spread(nested: jax.Array, columns: int) -> jax.Array:
 
 def quantize(weight: jax.Array, *, group: int) -> NF4DQ:
     """Returns a weight [..., in, out] in NF4-DQ; raises ValueError where `in` does not split into groups."""
-    plain = nf4.quantize(weight, group=group)
-    return nest(plain)
+    return nest(nf4.quantize(weight, group=group))
 
 
 def nest(plain: nf4.NF4) -> NF4DQ:

@@ -5,7 +5,7 @@ python scripts/bench/step.py --model DIR --data FILE.jsonl --steps 8     # someb
 
 One pinned core by default, because CPU-seconds of one core are what a shared machine can tell; --cores 0 uses all.
 A batch is 8 sequences, packed into as many rows of 512 as they need (or padded: 8 rows; or dataset: 4 rows filled from
-all sequences, which is what train.py does, so that a step wastes 2 % and not 19 %); LoRA r 16 on all linears; every
+all sequences, which is what train.py does, so that a step wastes less); LoRA r 16 on all linears; every
 token counts in the loss. Random weights and lengths (log-normal, mean about 190) unless --model and --data.
 """
 

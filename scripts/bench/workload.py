@@ -85,10 +85,11 @@ def arranged(rows, layout, length):
     return batches.pack_rows([[rows[i] for i in chosen] for chosen in bins], length=length)
 
 
-def packed_file(rows, batch, steps, length):
-    """Returns batches as `train.py` makes them: bins filled over all rows, then drawn at random."""
+def packed_file(rows, batch, length):
+    """Returns batches as `train.py` makes them: bins filled over all rows, then drawn at random; a rest is left out."""
     bins = pack.members(pack.best_fit([len(r.ids) for r in rows], length=length))
-    drawn = np.random.default_rng(0).permutation(len(bins))[: batch * steps].reshape(-1, batch)
+    whole = len(bins) // batch * batch
+    drawn = np.random.default_rng(0).permutation(len(bins))[:whole].reshape(-1, batch)
     return [batches.pack_rows([[rows[i] for i in bins[b]] for b in chosen], length=length) for chosen in drawn]
 
 
@@ -102,7 +103,7 @@ def build(args, shape, batch, length, rank, alpha, rate):
         base = params.init(jax.random.key(0), config, args.dtype)
     rows = examples_of(args, config.vocab_size, batch * (args.steps + args.skip), length)[batch * args.skip :]
     if args.layout == "dataset":
-        made = packed_file(rows, batch // 2, max(1, len(rows) // (3 * batch)), length)
+        made = packed_file(rows, batch // 2, length)
     else:
         made = [arranged(rows[i : i + batch], args.layout, length) for i in range(0, batch * args.steps, batch)]
     schedule = optimizer.schedule(
