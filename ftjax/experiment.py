@@ -165,7 +165,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     tokenizer.check_vocabulary(tok, model_config.vocab_size)
     name = c["data"]["template"] or None
     made = template.load(name, tok) if name or tok.chat_template else None
-    abstract_base = _quantised(c, params.abstract(model_config, c["model"]["weights"]))
+    abstract_base = _quantised(c, model_dir, params.abstract(model_config, c["model"]["weights"]))
     mesh = _mesh(c)
     trainable_init = _trainable_init(c["adapter"], abstract_base)
     algorithm = _algorithm(c, trainable_init, model_config)
@@ -248,17 +248,18 @@ def _mesh(c: Mapping[str, Any]) -> jax.sharding.Mesh | None:
     return None if mesh.size == 1 else mesh
 
 
-def _quantised(c: Mapping[str, Any], abstract_base: Any) -> Any:
-    """Returns the abstract base with the leaves that `config.quant` chooses in few bits."""
+def _quantised(c: Mapping[str, Any], model_dir: Path, abstract_base: Any) -> Any:
+    """Returns the abstract base with the leaves in few bits that `config.quant` chooses, or that the folder has."""
     q = c["quant"]
     if q["format"] not in hf_import.formats():
         raise UserError(f"config.quant.format is {q['format']!r}.{lookup.suggestion(q['format'], hf_import.formats())}")
-    if q["format"] != "none" and c["adapter"]["name"] == "none":
+    plan = hf_import.plan(model_dir, q["format"], leaves=q["leaves"], group=q["group"])
+    if plan and c["adapter"]["name"] == "none":
+        what = f"config.quant.format {q['format']}" if q["format"] != "none" else f"{model_dir} is in few bits, which"
         raise UserError(
-            f"config.quant.format {q['format']} freezes the base, and config.adapter.name none trains it; "
-            "pick an adapter or format none"
+            f"{what} freezes the base, and config.adapter.name none trains it; pick an adapter or a dense base"
         )
-    return convert.abstract_tree(abstract_base, q["format"], leaves=q["leaves"], group=q["group"])
+    return convert.abstract_tree(abstract_base, plan)
 
 
 def _trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Callable[[jax.Array, Any], Any]:

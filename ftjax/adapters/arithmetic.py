@@ -14,6 +14,7 @@ import numpy as np
 from ftjax import tree
 from ftjax.adapters import adapter, attach, lora, vera
 from ftjax.errors import UserError
+from ftjax.quant import low_rank
 
 
 def _leaves(adapters: Any) -> dict[str, lora.LoRA]:
@@ -157,7 +158,7 @@ def difference(tuned: Any, base: Any, rank: int) -> tuple[Any, dict[str, float]]
 
     @jax.jit
     def decompose(new: jax.Array, old: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        delta = lambda pair: lora.principal(pair[0].astype(jnp.float32) - pair[1].astype(jnp.float32), rank, 1.0)
+        delta = lambda pair: low_rank.principal(pair[0].astype(jnp.float32) - pair[1].astype(jnp.float32), rank, 1.0)
         flat = lambda x: x.reshape(-1, *x.shape[-2:])
         found = jax.lax.map(delta, (flat(new), flat(old)))
         return jax.tree.map(lambda x: x.reshape(*new.shape[:-2], *x.shape[1:]), found)

@@ -38,16 +38,6 @@ def _low_rank_bwd(saved: tuple[jax.Array, ...], grad: jax.Array) -> tuple[jax.Ar
 low_rank.defvjp(_low_rank_fwd, _low_rank_bwd)
 
 
-def principal(matrix: jax.Array, rank: int, scale: float) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns A [in, R] and B [R, out] with scale A B nearest to a matrix (Eckart-Young), and its singular values.
-
-    Each gets the root of the singular values: A = U sqrt(S / scale), B = sqrt(S / scale) V^T.
-    """
-    u, s, vt = jnp.linalg.svd(matrix, full_matrices=False)
-    root = jnp.sqrt(s[:rank] / scale)
-    return u[:, :rank] * root[None, :], root[:, None] * vt[:rank], s
-
-
 class LoRA(struct.PyTreeNode, adapter.Adapter):
     """A low-rank delta of one weight. `scale` and `dropout` are constants of the program."""
 

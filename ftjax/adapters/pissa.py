@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from ftjax.adapters import lora, shifted
+from ftjax.quant import low_rank
 
 
 def init_one(key: jax.Array, weight: Any, *, rank: int, alpha: float, dropout: float, rslora: bool) -> shifted.Shifted:
@@ -16,7 +17,7 @@ def init_one(key: jax.Array, weight: Any, *, rank: int, alpha: float, dropout: f
     scale = lora.scaling(alpha, rank, rslora=rslora)
 
     def start(dense: jax.Array) -> tuple[jax.Array, jax.Array]:
-        a, b, _ = lora.principal(dense, rank, scale)
+        a, b, _ = low_rank.principal(dense, rank, scale)
         return a, b
 
     return shifted.begin(weight, start, scale=scale, dropout=dropout)

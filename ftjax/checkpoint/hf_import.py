@@ -1,5 +1,6 @@
 """Hugging Face folders (config.json and safetensors) and GGUF files -> a config and a frozen base, tensor by tensor."""
 
+from collections.abc import Collection, Iterator
 import dataclasses
 from pathlib import Path
 import re
@@ -10,7 +11,7 @@ import numpy as np
 
 from ftjax import lookup, tree
 from ftjax import mesh as meshes
-from ftjax.checkpoint import bnb, gguf, shards
+from ftjax.checkpoint import bnb, gguf, packed, shards
 from ftjax.data import gguf_file
 from ftjax.errors import UserError, some
 from ftjax.models import config as model_config
@@ -35,13 +36,41 @@ def read_config(path: str | Path) -> model_config.ModelConfig:
     folder = _folder(path)
     if folder.is_file():
         return gguf.read_config(folder)
-    file = folder / "config.json"
-    hf = shards.read_json(file, what="the config of a Hugging Face checkpoint")
+    hf = _json(folder)
     try:
-        dense = {key: value for key, value in hf.items() if key != "quantization_config"} if bnb.is_bnb(hf) else hf
+        known = packed.is_packed(hf) or bnb.is_bnb(hf)
+        dense = {key: value for key, value in hf.items() if key != "quantization_config"} if known else hf
         return _hf.family(hf.get("model_type")).config_from_hf(dense)
     except UserError as error:
-        raise UserError(f"{file}: {error}") from None
+        raise UserError(f"{folder / 'config.json'}: {error}") from None
+
+
+def _json(folder: Path) -> dict[str, Any]:
+    return shards.read_json(folder / "config.json", what="the config of a Hugging Face checkpoint")
+
+
+def is_packed(path: str | Path) -> bool:
+    """True for a folder that holds its base in the bits of ftjax."""
+    folder = _folder(path)
+    return folder.is_dir() and packed.is_packed(_json(folder))
+
+
+def plan(path: str | Path, quant: str, *, leaves: str, group: int) -> convert.Plan:
+    """Returns which leaves of a base will be in few bits, and how; without reading a weight.
+
+    `quant` says so of a dense checkpoint. A folder that is in few bits says it itself, and may be asked for nothing
+    else ("none" asks for nothing); that and whatever cannot be held so is a UserError.
+    """
+    if quant not in formats():
+        raise UserError(f"quant={quant!r} is not a format.{lookup.suggestion(quant, formats())}")
+    shapes = {name: leaf.shape for name, leaf in tree.paths(params.abstract(read_config(path), "float32")).items()}
+    if not is_packed(path):
+        return convert.plan(quant, shapes, leaves, group)
+    folder = _folder(path)
+    stored = packed.plan(folder, _json(folder), shapes)
+    if quant != "none":
+        packed.agree(folder, stored, convert.chosen(shapes, leaves), convert.Few(quant, group))
+    return stored
 
 
 def content_hash(path: str | Path) -> str:
@@ -52,7 +81,7 @@ def content_hash(path: str | Path) -> str:
 
 def load(
     path: str | Path,
-    quant: str = "none",
+    quant: str | convert.Plan = "none",
     dtype: str = "float32",
     mesh: jax.sharding.Mesh | None = None,
     *,
@@ -62,36 +91,46 @@ def load(
     """Returns (config, base): the weights in `dtype`, which is also the dtype that the config computes in.
 
     `quant` puts the matrices that the regex `leaves` chooses into few bits, in groups of `group` (0: the format's own
-    size); matrices that the checkpoint holds in bitsandbytes' four bits stay as they are. With a mesh every leaf is
-    laid out on it. The peak of memory is the result and one tensor. A tensor that is missing, left over, of another
-    shape or not to be quantised is a UserError that names it; so is a config key that is not implemented.
+    size), or is a plan, leaf by leaf; matrices that the checkpoint holds in bitsandbytes' four bits stay as they are.
+    The peak of memory is the result and one tensor. A folder in the bits of ftjax is mapped: its arrays are the file.
+    With a mesh every leaf is laid out on it. A tensor that is missing, left over, of another shape or not to be
+    quantised is a UserError that names it; so is a config key that is not implemented.
     """
-    if quant not in formats():
-        raise UserError(f"quant={quant!r} is not a format.{lookup.suggestion(quant, formats())}")
+    found = plan(path, quant, leaves=leaves, group=group) if isinstance(quant, str) else quant
     if dtype not in _DTYPES:
         raise UserError(f"dtype={dtype!r} is not a dtype for weights; known: {', '.join(_DTYPES)}")
     config = dataclasses.replace(read_config(path), dtype=dtype)
+    letters = tree.paths(params.axes(config), lambda leaf: isinstance(leaf, tuple))
+    abstract = params.abstract(config, dtype)
+    if is_packed(path):
+        whole = packed.read(_folder(path), convert.abstract_tree(abstract, found))
+        held = tree.paths(whole, tree.stands_for_weight)
+        return config, params.from_paths({name: _on_device(leaf, letters[name], mesh) for name, leaf in held.items()})
     folder = _folder(path)
     sources = _sources(folder, config)
-    letters = tree.paths(params.axes(config), lambda leaf: isinstance(leaf, tuple))
-    shapes = tree.paths(params.abstract(config, dtype))
-    sizes = {name: shape.shape for name, shape in shapes.items()}
-    chosen = [] if quant == "none" else convert.check(quant, sizes, leaves, group)
     made = {}
-    for name, shape in shapes.items():
-        packed = [isinstance(entry, bnb.Packed) for _, entry in sources[name]]
-        if any(packed):
-            if not all(packed) or quant != "none":
+    for name, shape in tree.paths(abstract).items():
+        packed_here = [isinstance(entry, bnb.Packed) for _, entry in sources[name]]
+        if any(packed_here):
+            if not all(packed_here) or found:
                 raise UserError(f"{folder}: {name} is in bitsandbytes' four bits; load it with quant='none'")
             leaf = _in_four_bits(shape.shape, sources[name], folder)
-        elif name in chosen:
-            leaf = _quantised(shape.shape, sources[name], quant, group)
+        elif name in found:
+            leaf = _quantised(shape.shape, sources[name], found[name])
         else:
             leaf = _aligned(shape.shape, shape.dtype)
             for place, entry in sources[name]:
                 shards.copy(leaf[place.at], _tensor(place, entry))
         made[name] = _on_device(leaf, letters[name], mesh)
     return config, params.from_paths(made)
+
+
+def matrices(path: str | Path, leaves: Collection[str]) -> Iterator[tuple[str, tuple[int, ...], np.ndarray]]:
+    """Yields (leaf, row in it, matrix [in, out]) of a dense checkpoint for these leaves, a tensor at a time."""
+    sources = _sources(_folder(path), read_config(path))
+    for name in leaves:
+        for place, entry in sources[name]:
+            yield name, place.at, _tensor(place, entry)
 
 
 def _in_four_bits(shape: tuple[int, ...], pieces: list[tuple[_hf.Place, Any]], folder: Path) -> Any:
@@ -104,12 +143,12 @@ def _in_four_bits(shape: tuple[int, ...], pieces: list[tuple[_hf.Place, Any]], f
     return leaf
 
 
-def _quantised(shape: tuple[int, ...], pieces: list[tuple[_hf.Place, Any]], quant: str, group: int) -> Any:
+def _quantised(shape: tuple[int, ...], pieces: list[tuple[_hf.Place, Any]], few: convert.Few) -> Any:
     """Returns a leaf in few bits, quantised matrix by matrix as they are read."""
-    leaf = convert.empty(convert.abstract(shape, quant, group=group))
+    leaf = convert.empty(convert.abstract(shape, few))
     for place, entry in pieces:
         where = f"{entry.file}: {entry.name}"
-        convert.place(leaf, place.at, convert.matrix(_tensor(place, entry), quant, group=group, where=where))
+        convert.place(leaf, place.at, convert.matrix(_tensor(place, entry), few, where=where))
     return leaf
 
 

@@ -1,8 +1,9 @@
-"""Safetensors files of a folder, one or many, read tensor by tensor without mapping the file into memory.
+"""Safetensors files of a folder, one or many, read tensor by tensor.
 
 The library judges whether a file is whole; offsets come from its header, so that the peak is the one tensor that is
-being read. (A memory map counts every page that was touched, and copies besides.) Files are written tensor by tensor
-for the same reason: the library's own writer takes all arrays of a file at once.
+being read: what is to be converted is not mapped into memory, where every page that was touched counts besides the
+result. What is used as it is stored is (`mapped`). Files are written tensor by tensor for the same reason: the
+library's own writer takes all arrays of a file at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +22,9 @@ import safetensors
 from ftjax.errors import UserError
 
 _DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+_CODES = {"U8": np.uint8, "I8": np.int8, "F8_E4M3": ml_dtypes.float8_e4m3fn}  # no weights without their scales
 
-
+ALIGNMENT = 64  # bytes at which jax takes an array on a CPU without a copy
 _BLOCK = 128  # numbers a side, so that both blocks stay in the cache
 
 
@@ -152,13 +154,31 @@ def raw(entry: Entry) -> np.ndarray:
         return np.fromfile(stream, np.uint8, entry.end - entry.begin, offset=entry.begin)
 
 
+def is_float(entry: Entry) -> bool:
+    """True for a tensor that means its numbers, not codes."""
+    return entry.dtype in _DTYPES
+
+
+def mapped(entry: Entry) -> np.ndarray:
+    """Returns one tensor, codes too, as memory that is the file: read only when it is used, and nowhere copied.
+
+    jax on a CPU takes it as it is where it begins at a multiple of 64 bytes. The file must stay as it is.
+    """
+    known = _DTYPES | _CODES
+    if entry.dtype not in known:
+        raise UserError(f"{entry.file}: {entry.name} is stored as {entry.dtype}; known: {', '.join(known)}")
+    if not math.prod(entry.shape):
+        return np.empty(entry.shape, known[entry.dtype])
+    return np.memmap(entry.file, known[entry.dtype], "r", entry.begin, entry.shape).view(np.ndarray)
+
+
 def write(file: Path, tensors: Sequence[Planned]) -> None:
     """Writes a safetensors file; each tensor is made when its turn comes, and let go.
 
-    The format: the length of the header (8 bytes, little-endian), the header as JSON padded with spaces to a multiple
-    of 8, then the tensors without gaps.
+    The format: the length of the header (8 bytes, little-endian), the header as JSON padded with spaces, then the
+    tensors without gaps. They begin at a multiple of 64 bytes, and go on so until one that is no multiple itself.
     """
-    kinds = {np.dtype(kind): name for name, kind in _DTYPES.items()}
+    kinds = {np.dtype(kind): name for name, kind in (_DTYPES | _CODES).items()}
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for tensor in tensors:
@@ -166,7 +186,7 @@ def write(file: Path, tensors: Sequence[Planned]) -> None:
         header[tensor.name] = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
         at += tensor.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:

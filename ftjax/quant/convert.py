@@ -1,9 +1,10 @@
 """Dense tensors and trees -> quantised ones, a tensor at a time."""
 
+from collections.abc import Callable, Mapping
 import functools
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,22 @@ import numpy as np
 
 from ftjax import lookup, quant, tree
 from ftjax.errors import UserError
+from ftjax.quant import low_rank, search
 
-_ROOMS = ("format", "convert")
+_ROOMS = ("budget", "convert", "format", "low_rank", "search")
+
+
+class Few(NamedTuple):
+    """How a weight is held in few bits, and how it came to be. A folder's config.json has it in these words."""
+
+    format: str
+    group: int  # inputs that share a scale; 0: one scale for all of them
+    search: bool = False  # groups were clipped where that lowered the error
+    rank: int = 0  # of what is kept beside the bits of what they lost (LoftQ); 0: nothing
+    iterations: int = 0  # of LoftQ
+
+
+Plan = Mapping[str, Few]  # by path of the leaf; all others stay dense
 
 
 def formats() -> list[str]:
@@ -32,47 +47,67 @@ def group_of(name: str, group: int) -> int:
     return group or module(name).GROUP
 
 
-def chosen(shapes: dict[str, tuple[int, ...]], leaves: str) -> list[str]:
+def chosen(shapes: Mapping[str, tuple[int, ...]], leaves: str, *, embeddings: bool = False) -> list[str]:
     """Returns the paths of the weights that the regex `leaves` quantises; no match is a UserError that lists them.
 
-    Only matrices can be quantised. An embedding is looked up by row, and its rows are not the groups' axis: refused.
+    Only matrices can be quantised. An embedding is looked up by row, and the whole table is made dense for that: it is
+    refused unless `embeddings` says that this is meant.
     """
     matrices = [path for path, shape in shapes.items() if len(shape) >= (3 if path.startswith("blocks.") else 2)]
     found = [path for path in matrices if tree.matches(path, leaves)]
     if not found:
         raise UserError(f"quant leaves {leaves!r} match no weight; there are {', '.join(matrices)}")
-    if "embed_tokens" in found:
+    if "embed_tokens" in found and not embeddings:
         raise UserError(f"quant leaves {leaves!r} match embed_tokens, which stays dense; narrow the regex")
     return found
 
 
-def check(name: str, shapes: dict[str, tuple[int, ...]], leaves: str, group: int) -> list[str]:
-    """Returns the paths to quantise, once every one of them is known to split into groups; reads no weight."""
-    found = chosen(shapes, leaves)
-    size = group_of(name, group)
-    made = functools.partial(module(name).quantize, group=size)
-    for path in found:
-        try:
-            jax.eval_shape(made, jax.ShapeDtypeStruct(shapes[path], jnp.float32))
-        except ValueError as error:
-            raise UserError(f"{name} cannot hold {path} {shapes[path][-2:]}: {error}") from None
+def plan(
+    name: str, shapes: Mapping[str, tuple[int, ...]], leaves: str, group: int, *, embeddings: bool = False
+) -> dict[str, Few]:
+    """Returns how the chosen weights are held, once each is known to split into groups; "none" chooses nothing."""
+    if name == "none":
+        return {}
+    few = Few(name, group_of(name, group))
+    found = dict.fromkeys(chosen(shapes, leaves, embeddings=embeddings), few)
+    check(found, shapes)
     return found
 
 
+def check(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises a UserError on the first weight that cannot be held as planned; reads no weight."""
+    for path, few in plan.items():
+        try:
+            abstract(shapes[path], few)
+        except ValueError as error:
+            raise UserError(f"{few.format} cannot hold {path} {shapes[path][-2:]}: {error}") from None
+        if few.rank > min(shapes[path][-2:]):
+            raise UserError(f"LoftQ: rank {few.rank} is above the smaller side of {path} {shapes[path][-2:]}")
+
+
+def _maker(few: Few) -> Callable[[jax.Array], Any]:
+    """Returns the function from a weight to its node, without what LoftQ adds."""
+    made = functools.partial(module(few.format).quantize, group=few.group)
+    return lambda w: made(search.clipped(w, quantise=made, group=few.group)) if few.search else made(w)
+
+
 @functools.lru_cache(maxsize=64)
-def _quantizer(name: str, group: int) -> Any:
+def _quantizer(few: Few) -> Any:
     """Returns the jitted quantiser of one matrix, which also says whether every number was finite."""
-    made = functools.partial(module(name).quantize, group=group)
+    made = _maker(few)
+    if few.rank:
+        made = functools.partial(low_rank.decompose, quantise=made, rank=few.rank, iterations=few.iterations)
     return jax.jit(lambda weight: (made(weight), jnp.isfinite(weight).all()))
 
 
-def matrix(weight: Any, name: str, *, group: int, where: str) -> Any:
+def matrix(weight: Any, few: Few, *, where: str) -> Any:
     """Returns one matrix [in, out] as a quantised node; NaN or Inf in it is a UserError that says where.
 
     Jitted for each shape; on a CPU a 4096 x 14336 matrix takes about a tenth of a second a core and, besides the
-    float32 matrix, less than half of its size.
+    float32 matrix, less than half of its size. A search takes 22 times that, LoftQ a singular value decomposition each
+    iteration.
     """
-    node, finite = _quantizer(name, group_of(name, group))(weight)
+    node, finite = _quantizer(few)(weight)
     if not bool(finite):
         dense = np.asarray(weight, np.float32)
         index = np.unravel_index(int(np.argmin(np.isfinite(dense))), dense.shape)
@@ -81,37 +116,32 @@ def matrix(weight: Any, name: str, *, group: int, where: str) -> Any:
     return node
 
 
-def abstract(shape: tuple[int, ...], name: str, *, group: int) -> Any:
+def abstract(shape: tuple[int, ...], few: Few) -> Any:
     """Returns the node of a weight of this shape, of ShapeDtypeStructs."""
-    made = functools.partial(module(name).quantize, group=group_of(name, group))
-    return jax.eval_shape(made, jax.ShapeDtypeStruct(shape, jnp.float32))
+    made = functools.partial(module(few.format).quantize, group=few.group)
+    node = jax.eval_shape(made, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return low_rank.abstract(node, few.rank) if few.rank else node
 
 
-def abstract_tree(base: Any, name: str, *, leaves: str, group: int) -> Any:
-    """Returns a base of shapes with the chosen leaves as abstract nodes; "none" changes nothing."""
-    if name == "none":
-        return base
-    found = set(check(name, {p: w.shape for p, w in tree.paths(base).items()}, leaves, group))
-    node = lambda path, w: abstract(w.shape, name, group=group) if tree.name(path) in found else w
+def abstract_tree(base: Any, plan: Plan) -> Any:
+    """Returns a base of shapes with the planned leaves as abstract nodes."""
+    node = lambda path, w: abstract(w.shape, plan[tree.name(path)]) if tree.name(path) in plan else w
     return jax.tree_util.tree_map_with_path(node, base)
 
 
 def quantize(base: Any, name: str, *, leaves: str, group: int) -> Any:
     """Returns a dense base with the chosen leaves quantised, layer by layer: no second dense copy is made."""
-    if name == "none":
-        return base
-    found = set(check(name, {p: w.shape for p, w in tree.paths(base).items()}, leaves, group))
-
-    def node(path: tuple[Any, ...], weight: Any) -> Any:
-        where = tree.name(path)
-        if where not in found:
-            return weight
-        filled = empty(abstract(weight.shape, name, group=group))
-        for index in np.ndindex(*weight.shape[:-2]):
-            place(filled, index, matrix(weight[index], name, group=group, where=f"{where}{list(index) or ''}"))
-        return jax.tree.map(jnp.asarray, filled)
-
+    found = plan(name, {p: w.shape for p, w in tree.paths(base).items()}, leaves, group)
+    node = lambda path, w: leaf(w, found[tree.name(path)], tree.name(path)) if tree.name(path) in found else w
     return jax.tree_util.tree_map_with_path(node, base)
+
+
+def leaf(weight: Any, few: Few, where: str) -> Any:
+    """Returns a dense leaf [..., in, out] as a node, quantised matrix by matrix."""
+    filled = empty(abstract(weight.shape, few))
+    for index in np.ndindex(*weight.shape[:-2]):
+        place(filled, index, matrix(weight[index], few, where=f"{where}{list(index) or ''}"))
+    return jax.tree.map(jnp.asarray, filled)
 
 
 def empty(shapes: Any) -> Any:

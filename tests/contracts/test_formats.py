@@ -160,22 +160,22 @@ def test_it_is_saved_and_restored_bit_for_bit(name, tmp_path):
 @pytest.mark.parametrize("name", ["nf4", "int4", "int4-asym", "fp4", "nf4-dq"])
 def test_a_group_that_does_not_divide_is_refused_with_the_tensor_and_the_sizes_that_would(name):
     with pytest.raises(UserError, match=r"blocks\.up_proj \(96, 8\): 96 input rows .* groups of 64; .* 16, 32, 48, 96"):
-        convert.check(name, {"blocks.up_proj": (2, 96, 8)}, r".*", 64)
+        convert.plan(name, {"blocks.up_proj": (2, 96, 8)}, r".*", 64)
 
 
 def test_numbers_that_are_not_finite_are_refused_with_their_place():
     weight = np.ones((64, 4), np.float32)
     weight[5, 3] = np.nan
     with pytest.raises(UserError, match=r"file: layer: \[5, 3\] is nan"):
-        convert.matrix(weight, "nf4", group=64, where="file: layer")
+        convert.matrix(weight, convert.Few("nf4", 64), where="file: layer")
 
 
 def test_a_regex_that_matches_nothing_or_the_embedding_is_refused():
     shapes = {"embed_tokens": (64, 8), "blocks.q_proj": (2, 64, 8), "norm": (8,)}
     with pytest.raises(UserError, match=r"match no weight; there are embed_tokens, blocks\.q_proj$"):
-        convert.check("nf4", shapes, "norm", 0)
+        convert.plan("nf4", shapes, "norm", 0)
     with pytest.raises(UserError, match="embed_tokens, which stays dense"):
-        convert.check("nf4", shapes, ".*", 0)
+        convert.plan("nf4", shapes, ".*", 0)
 
 
 def test_an_unknown_format_is_refused_with_the_nearest():
