@@ -245,8 +245,8 @@ def merged(
         raise UserError(f"--base {base} is for an adapter of a quantised base; this one has its base as it is stored")
     config = hf_import.read_config(asked.base)
     words = _words(asked, config)
-    _refuse_content(out)
-    held = _held(asked.base)
+    folders.refuse_content(out)
+    held = hf_import.stored_dtype(asked.base)
     quants = {"dequant": asked.quant, "original": inference.Quant()}
     chosen, other = base or BASES[0], BASES[0 if base == BASES[1] else 1]
     there = _logits(asked, quants[other], held, words, say) if quantised else None
@@ -268,18 +268,6 @@ def merged(
         template=words.text,
         card=_card(asked, "merged", words, note, command),
     )
-
-
-def _refuse_content(out: str | Path) -> None:
-    """Refuses a folder with content before minutes of loading, not after."""
-    folder = Path(out).expanduser()
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder}: is not empty; give a new folder, nothing is written over")
-
-
-def _held(model: Path) -> str:
-    """Returns the dtype of a checkpoint's weights; those of a GGUF file are read as float32."""
-    return shards.dtype(model) if model.is_dir() else "float32"
 
 
 def _load(asked: Asked, quant: inference.Quant, dtype: str) -> tuple[ModelConfig, Any]:
@@ -317,7 +305,9 @@ def _difference(asked: Asked, say: Say) -> tuple[Any, str]:
     one, other = (hf_import.read_config(folder) for folder in (asked.model, asked.minus))
     if one != other:
         raise UserError(f"{asked.model} and {asked.minus} are models of different shape; their difference has none")
-    tuned, base = (hf_import.load(folder, dtype=_held(folder))[1] for folder in (asked.model, asked.minus))
+    tuned, base = (
+        hf_import.load(folder, dtype=hf_import.stored_dtype(folder))[1] for folder in (asked.model, asked.minus)
+    )
     adapters, errors = arithmetic.difference(tuned, base, asked.rank)
     if not trees.paths(adapters):
         raise UserError(

@@ -21,7 +21,6 @@ from ftjax.models.config import ModelConfig
 from ftjax.sampling import generate
 from ftjax.train import step
 
-UNSEEN = 1_000_003  # seed of the corpus that perplexity is measured on
 ROWS_AT_A_TIME = 50
 
 
@@ -117,7 +116,7 @@ def write_card(folder: Path, *, corpus: dict[str, Any], trained: dict[str, Any],
     """Measures the model in `folder` as saved; writes its card README.md, and scores.json beside the folder."""
     config, weights = hf_import.load(folder, quant="none", dtype="float32")
     tok = tokenizer.load(folder)
-    unseen = list(itertools.islice(world.corpus(UNSEEN), 1500))
+    unseen = list(itertools.islice(world.corpus(world.UNSEEN), 1500))
     every, answers = (
         perplexity(weights, config, tok, rows, train_on=kind)
         for rows, kind in (

@@ -19,6 +19,7 @@ from ftjax.assets.rows import Row
 from ftjax.assets.subjects import Rng, Subject
 
 ROWS = 180_000  # rows of a corpus: about 13 M tokens
+UNSEEN = 1_000_003  # seed of the corpus that perplexity is measured on
 SPLITS = ("train", "heldout")
 JSON_KEYS = {"name": str, "job": str, "age": int, "town": str}
 CLOCK = {"opens": 0, "closes": 12}  # hours to add for a 24-hour clock

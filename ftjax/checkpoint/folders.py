@@ -44,6 +44,13 @@ def written(out_dir: str | Path, *, replace: tuple[str, ...] = ()) -> Iterator[P
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def refuse_content(out_dir: str | Path) -> None:
+    """Refuses a folder with content before minutes of work, not after."""
+    out = Path(out_dir).expanduser()
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(f"{out}: is not empty; give a new folder, nothing is written over")
+
+
 def check_room(out_dir: str | Path, nbytes: int) -> None:
     """Raises a UserError where fewer than `nbytes` are free on the disk of `out_dir`."""
     out = Path(out_dir).expanduser()

@@ -1,10 +1,10 @@
-"""A model -> a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load.
+"""A model -> a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load, or one in few bits for ftjax.
 
 Adapters are merged and weights in few bits made dense layer by layer, while they are written: beside the model itself
 one tensor is in memory.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -18,10 +18,11 @@ import numpy as np
 
 from ftjax import tree
 from ftjax.adapters import attach, merge
-from ftjax.checkpoint import folders, gguf, hf_import, shards
+from ftjax.checkpoint import folders, gguf, hf_import, packed, shards
 from ftjax.errors import UserError
 from ftjax.models import config as model_config
 from ftjax.models.families import _hf
+from ftjax.quant import convert
 from ftjax.quant import format as quant_format
 
 # What goes with the weights as it is: tokenizer, chat template, generation settings, licence.
@@ -75,6 +76,38 @@ def save(
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
         _write_shards(folder, _grouped(tensors, max_shard_bytes))
+        _check(folder, tensors, out_dir)
+
+
+def save_packed(
+    out_dir: str | Path,
+    base: Any,
+    plan: convert.Plan,
+    source_dir: str | Path,
+    *,
+    max_shard_bytes: int,
+    texts: Mapping[str, str],
+) -> None:
+    """Writes a base in few bits that `hf_import.load` maps from the disk, with the tokenizer files of `source_dir`.
+
+    The arrays go out as they are, so `base` is as `hf_import.load` gave it for this plan; `texts` are more files by
+    name (card, measurements). Like `save`, the folder is read back and appears whole or not at all.
+    """
+    source = gguf.folder_of(source_dir)
+    tensors = [
+        shards.Planned(name, np.dtype(leaf.dtype), leaf.shape, functools.partial(np.asarray, leaf))
+        for name, leaf in tree.paths(base).items()
+    ]
+    tensors.sort(key=lambda tensor: tensor.nbytes % shards.ALIGNMENT != 0)  # after an odd one nothing is aligned
+    dense = [leaf.dtype for leaf in tree.paths(base, tree.stands_for_weight).values() if hasattr(leaf, "dtype")]
+    copied = _files(source, _COPIED)
+    folders.check_room(out_dir, sum(tensor.nbytes for tensor in tensors) + _size(copied) + _TEXTS)
+    with folders.written(out_dir) as folder:
+        _copy(copied, folder)
+        _write_config(source, folder, str(dense[0]), tied=base.lm_head is None, section=packed.section(plan))
+        _write_shards(folder, _grouped(tensors, max_shard_bytes))
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
         _check(folder, tensors, out_dir)
 
 
@@ -182,7 +215,7 @@ def _check(folder: Path, tensors: list[shards.Planned], out_dir: str | Path) -> 
     found = shards.entries(folder)
     wrong = [t.name for t in tensors if t.name not in found or found[t.name].shape != t.shape]
     last = tensors[-1]
-    if not wrong and shards.bytes_of(shards.read(found[last.name])) != shards.bytes_of(last.make()):
+    if not wrong and shards.raw(found[last.name]).data != shards.bytes_of(last.make()):
         wrong = [last.name]
     if wrong:
         raise UserError(f"{out_dir}: {', '.join(wrong[:3])} read back is not what was written; is the disk sound?")
@@ -230,10 +263,14 @@ def _write_template(folder: Path, template: str) -> None:
         _write_json(file, facts | {"chat_template": template})
 
 
-def _write_config(source: Path, folder: Path, dtype: str, *, tied: bool) -> None:
-    """Writes the source's config.json with the dtype of the new weights, which are dense whatever the source's were."""
+def _write_config(
+    source: Path, folder: Path, dtype: str, *, tied: bool, section: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the source's config.json with the dtype of the new weights, dense or as `section` says, not as there."""
     facts = shards.read_json(source / "config.json", what="the config of a Hugging Face checkpoint")
     facts.pop("quantization_config", None)
+    if section is not None:
+        facts["quantization_config"] = section
     facts["dtype"] = dtype  # the key of new readers; old ones know the next
     if "torch_dtype" in facts:
         facts["torch_dtype"] = dtype

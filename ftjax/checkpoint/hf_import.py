@@ -79,6 +79,12 @@ def content_hash(path: str | Path) -> str:
     return gguf.content_hash(folder) if folder.is_file() else shards.content_hash(folder)
 
 
+def stored_dtype(path: str | Path) -> str:
+    """Returns the dtype of a checkpoint's weights (`shards.dtype`); those of a GGUF file are read as float32."""
+    folder = _folder(path)
+    return shards.dtype(folder) if folder.is_dir() else "float32"
+
+
 def load(
     path: str | Path,
     quant: str | convert.Plan = "none",

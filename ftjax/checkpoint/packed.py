@@ -56,7 +56,7 @@ def plan(folder: Path, hf: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -
 
 
 def agree(folder: Path, stored: convert.Plan, paths: Sequence[str], asked: convert.Few) -> None:
-    """Raises a UserError where these leaves are asked for in other bits than the folder holds; group 0: in any group."""
+    """Raises a UserError where these leaves are asked for in other bits than the folder holds; group 0: any."""
     for path in paths:
         kept = stored.get(path)
         if kept is None or kept.format != asked.format or asked.group not in (0, kept.group):

@@ -58,7 +58,10 @@ def chosen(shapes: Mapping[str, tuple[int, ...]], leaves: str, *, embeddings: bo
     if not found:
         raise UserError(f"quant leaves {leaves!r} match no weight; there are {', '.join(matrices)}")
     if "embed_tokens" in found and not embeddings:
-        raise UserError(f"quant leaves {leaves!r} match embed_tokens, which stays dense; narrow the regex")
+        raise UserError(
+            f"quant leaves {leaves!r} match embed_tokens, which stays dense; narrow the regex (scripts/quantize.py can "
+            "be told --embeddings)"
+        )
     return found
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import ftjax
 from ftjax.runs import provenance
 
+LIBRARIES = {"adapter": "peft", "merged": "transformers", "quantised": "ftjax"}
 MADE_WITH = ("jax", "jaxlib", "flax", "optax", "transformers", "tokenizers", "safetensors")
 
 
@@ -44,15 +45,16 @@ def model_card(
 ) -> str:
     """Returns the card as Markdown with the front matter that the Hugging Face hub reads.
 
-    `kind` is `adapter` (PEFT) or `merged`; `trainable` and `total` are numbers of parameters; `tokens` are those that
-    were trained on; `origin` is what was done after training. What is None is not known and left out. Of `versions`
-    the card shows those of `MADE_WITH`. `license` None means that the base states none.
+    `kind` is `adapter` (PEFT), `merged` or `quantised` (a base for ftjax); `trainable` and `total` are numbers of
+    parameters; `tokens` are those that were trained on; `origin` is what was done after training. What is None is not
+    known and left out. Of `versions` the card shows those of `MADE_WITH`. `license` None means that the base states
+    none.
     """
     front = [f"base_model: {base}"] if base else []
-    front += ["library_name: peft" if kind == "adapter" else "library_name: transformers"]
+    front += [f"library_name: {LIBRARIES[kind]}"]
     front += [f"license: {license}"] if license else []
     front += ["tags:", "- ftjax", *(["- lora"] if kind == "adapter" else [])]
-    what = "An adapter for" if kind == "adapter" else "A merged fine-tune of"
+    what = {"adapter": "An adapter for", "merged": "A merged fine-tune of", "quantised": "In few bits,"}[kind]
     known = ", ".join(f"{name} {versions[name]}" for name in MADE_WITH if name in versions)
     share = (
         None if trainable is None or total is None else f"{trainable:,} of {total:,} ({100 * trainable / total:.2f} %)"
@@ -192,6 +194,11 @@ def _loading(kind: str, base: str) -> str:
             f'model = AutoModelForCausalLM.from_pretrained("{base}")\n'
             'model = PeftModel.from_pretrained(model, "this folder")\n'
             f'tokenizer = AutoTokenizer.from_pretrained("{base}")\n'
+        )
+    if kind == "quantised":
+        return (
+            "from ftjax.checkpoint import hf_import\n\n"
+            'config, base = hf_import.load("this folder")  # or --model, or --config.model.path, of the scripts\n'
         )
     return (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"

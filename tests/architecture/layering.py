@@ -67,10 +67,11 @@ MAY_IMPORT = {
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these
 # The composition roots import anything but this.
 MAY_NOT_IMPORT = {
-    "experiment": {"run", "evaluation", "export", *PROGRAMS},
-    "evaluation": {"run", "export", *PROGRAMS},
-    "run": {"evaluation", "export", *PROGRAMS},
-    "export": {"run", "evaluation", *PROGRAMS},
+    "experiment": {"run", "evaluation", "export", "quantization", *PROGRAMS},
+    "evaluation": {"run", "export", "quantization", *PROGRAMS},
+    "run": {"evaluation", "export", "quantization", *PROGRAMS},
+    "export": {"run", "evaluation", "quantization", *PROGRAMS},
+    "quantization": {"run", "evaluation", "export", *PROGRAMS},
 }
 ROOMS = {*MAY_IMPORT, *MAY_NOT_IMPORT}
 
