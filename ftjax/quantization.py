@@ -15,7 +15,6 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ftjax import inference, tree
@@ -28,7 +27,7 @@ from ftjax.evals import divergence, perplexity
 from ftjax.models import params
 from ftjax.models.config import ModelConfig
 from ftjax.quant import budget as budgets
-from ftjax.quant import convert
+from ftjax.quant import convert, cost
 from ftjax.runs import card, provenance
 from ftjax.train import step as steps
 
@@ -86,29 +85,45 @@ def ask(
     if hf_import.is_packed(folder):
         raise UserError(f"{folder} is in few bits already; give the dense checkpoint that it was made of")
     config = hf_import.read_config(folder)
-    shapes = {path: leaf.shape for path, leaf in tree.paths(params.abstract(config, "float32")).items()}
+    shapes = _shapes(config)
     few = lambda name: convert.Few(name, convert.group_of(name, group if convert.module(name).GROUP else 0), search)
     convert.module(format)
     chosen = convert.plan(format, shapes, leaves, group, embeddings=embeddings)
     plan = {path: one._replace(search=search) for path, one in chosen.items()}
+    if head is not None:
+        plan[_head(folder, config, embeddings=embeddings)] = few(head)
     if rank:
         blocks = {path: one for path, one in plan.items() if path.startswith("blocks.")}
         plan |= {path: one._replace(rank=rank, iterations=iterations) for path, one in blocks.items()}
-    if head is not None:
-        plan[_head(folder, config, embeddings=embeddings)] = few(head)
     convert.check(plan, shapes)
     choices: dict[str, dict[str, convert.Few]] = {}
     if budget is not None:
-        ways = {name: few(name) for name in (format, *WIDER)}
-        choices = {path: {n: plan[path]._replace(**_kind(w)) for n, w in ways.items()} for path in chosen}
+        ways = [few(name) for name in (format, *WIDER)]
+        free = [path for path in chosen if head is None or path.startswith("blocks.")]
+        choices = {p: {w.format: plan[p]._replace(format=w.format, group=w.group) for w in ways} for p in free}
+        _check_budget(budget, choices, shapes)
     found = _text(folder, config, text)
     if budget is not None and found is None:
         raise UserError("--budget chooses by what each weight's bits change on a text; give one with --text FILE")
     return Asked(folder, config, plan, budget, choices, found)
 
 
-def _kind(few: convert.Few) -> dict[str, Any]:
-    return {"format": few.format, "group": few.group}
+def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    return {path: leaf.shape for path, leaf in tree.paths(params.abstract(config, "float32")).items()}
+
+
+def _nbytes(few: convert.Few, shape: tuple[int, ...]) -> int:
+    return tree.nbytes(convert.abstract(shape, few))
+
+
+def _check_budget(
+    budget: float, choices: Mapping[str, Mapping[str, convert.Few]], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raises where not even the smallest choices fit."""
+    least = sum(min(_nbytes(few, shapes[path]) for few in ways.values()) for path, ways in choices.items())
+    bits = 8 * least / sum(math.prod(shapes[path]) for path in choices)
+    if bits > budget:
+        raise UserError(f"--budget {budget:g}: the smallest choices take {bits:.4g} bits a parameter; raise it")
 
 
 def _head(folder: Path, config: ModelConfig, *, embeddings: bool) -> str:
@@ -156,32 +171,10 @@ def _windows(tok: tokenizer.Tokenizer, text: str, name: str, length: int) -> lis
     return [encode.Example(row, mask(row).astype(np.uint8), name) for row in cuts if len(row) > 1]
 
 
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """One leaf in few bits."""
-
-    leaf: str
-    few: convert.Few
-    parameters: int
-    nbytes: int
-    tensors: Mapping[str, tuple[float, float]]  # by row of the leaf: relative RMS error and largest error
-    relative_rms: float  # root of the mean squared error over that of the weight, of the whole leaf
-
-    @property
-    def bits(self) -> float:
-        """Bits a parameter, of the bytes that are allocated."""
-        return 8 * self.nbytes / self.parameters
-
-    @property
-    def largest(self) -> float:
-        """The largest error of all its weights."""
-        return max(largest for _, largest in self.tensors.values())
-
-
 class Report(NamedTuple):
     """What was made, and what it costs."""
 
-    costs: list[Cost]
+    costs: list[cost.Cost]
     nbytes: int  # of the whole base
     parameters: int
     before: Mapping[str, float] | None  # perplexities of the dense model; None: there was no text
@@ -196,6 +189,8 @@ def write(asked: Asked, out: str | Path, *, max_shard_bytes: int, command: str, 
     measured, and for a budget once more the leaf that is tried.
     """
     folders.refuse_content(out)
+    shapes = _shapes(asked.config)
+    folders.check_room(out, sum(_nbytes(few, shapes[path]) for path, few in asked.plan.items()))
     began, held = time.monotonic(), hf_import.stored_dtype(asked.model)
     plan, before, harms = asked.plan, None, {}
     if asked.text is not None:
@@ -250,84 +245,36 @@ def _harms(asked: Asked, text: Text, dense: Any, say: Say) -> dict[str, dict[str
 def _chosen(asked: Asked, harms: Mapping[str, Mapping[str, float]], itemsize: int) -> dict[str, convert.Few]:
     """Returns the plan with the choices that the budget allows; a leaf that stays dense is not in it."""
     assert asked.budget is not None
-    shapes = tree.paths(params.abstract(asked.config, "float32"))
-    sizes = {path: math.prod(shapes[path].shape) for path in asked.choices}
+    shapes = _shapes(asked.config)
+    sizes = {path: math.prod(shapes[path]) for path in asked.choices}
     ways = {
-        path: {
-            name: budgets.Choice(tree.nbytes(convert.abstract(shapes[path].shape, few)), harms[path][name])
-            for name, few in few_of.items()
-        }
+        path: {name: budgets.Choice(_nbytes(few, shapes[path]), harms[path][name]) for name, few in few_of.items()}
         | {DENSE: budgets.Choice(sizes[path] * itemsize, 0.0)}
         for path, few_of in asked.choices.items()
     }
-    total = sum(sizes.values())
-    try:
-        taken = budgets.greedy(ways, int(asked.budget * total / 8))
-    except ValueError:
-        least = sum(min(way.nbytes for way in found.values()) for found in ways.values()) * 8 / total
-        raise UserError(
-            f"--budget {asked.budget:g}: the smallest choice takes {least:.4g} bits a parameter; raise it"
-        ) from None
+    taken = budgets.greedy(ways, int(asked.budget * sum(sizes.values()) / 8))
     fixed = {path: few for path, few in asked.plan.items() if path not in taken}
     return fixed | {path: asked.choices[path][name] for path, name in taken.items() if name != DENSE}
 
 
-@jax.jit
-def _error(dense: jax.Array, node: Any) -> tuple[jax.Array, ...]:
-    """Returns the sums of squares of error and weight, and the largest error."""
-    dense = dense.astype(jnp.float32)
-    off = node.dequantize(jnp.float32) - dense
-    return jnp.sum(off**2), jnp.sum(dense**2), jnp.max(jnp.abs(off))
-
-
-def _costs(model: Path, base: Any, plan: convert.Plan) -> list[Cost]:
-    """Returns the errors against the checkpoint, which is read once more, a tensor at a time."""
+def _costs(model: Path, base: Any, plan: convert.Plan) -> list[cost.Cost]:
+    """Returns bytes and errors against the checkpoint, which is read once more, a tensor at a time."""
     nodes = tree.paths(base, tree.stands_for_weight)
-    rows: dict[str, dict[str, tuple[float, ...]]] = {path: {} for path in plan}
+    errors: dict[str, dict[str, cost.Error]] = {path: {} for path in plan}
     for path, at, dense in hf_import.matrices(model, plan):
         node = jax.tree.map(lambda leaf, at=at: leaf[at], nodes[path])
-        rows[path][".".join(map(str, at))] = tuple(map(float, _error(dense, node)))
-    root = lambda off, own: math.sqrt(off / own) if own else 0.0
-    return [
-        Cost(
-            leaf=path,
-            few=few,
-            parameters=math.prod(nodes[path].shape),
-            nbytes=tree.nbytes(nodes[path]),
-            tensors={at: (root(off, own), largest) for at, (off, own, largest) in rows[path].items()},
-            relative_rms=root(sum(r[0] for r in rows[path].values()), sum(r[1] for r in rows[path].values())),
-        )
-        for path, few in plan.items()
-    ]
-
-
-def totals(report: Report) -> dict[str, float]:
-    """Returns bits a parameter of the leaves in few bits and of the whole base, and the bytes of that."""
-    few = sum(cost.nbytes for cost in report.costs), sum(cost.parameters for cost in report.costs)
-    return {
-        "bits": 8 * few[0] / few[1] if few[1] else 0.0,
-        "bits_of_all": 8 * report.nbytes / report.parameters,
-        "nbytes": report.nbytes,
-    }
+        errors[path][".".join(map(str, at))] = cost.error(dense, node)
+    return [cost.of(path, few, nodes[path], errors[path]) for path, few in plan.items()]
 
 
 def as_dict(report: Report, asked: Asked, *, seconds: float) -> dict[str, Any]:
     """Returns what quantization.json holds."""
-    leaves = {
-        cost.leaf: {
-            **cost.few._asdict(),
-            "bits": cost.bits,
-            "nbytes": cost.nbytes,
-            "relative_rms": cost.relative_rms,
-            "max_error": cost.largest,
-            "tensors": {at: {"relative_rms": r, "max_error": m} for at, (r, m) in cost.tensors.items()},
-        }
-        for cost in report.costs
-    }
     return {
         "base": {"path": str(asked.model), "hash": hf_import.content_hash(asked.model)},
-        **totals(report),
-        "leaves": leaves,
+        "bits": cost.bits(report.costs),
+        "bits_of_all": 8 * report.nbytes / report.parameters,
+        "nbytes": report.nbytes,
+        "leaves": {one.leaf: one.as_dict() for one in report.costs},
         "text": asked.text.name if asked.text else None,
         "before": report.before,
         "after": report.after,
@@ -339,17 +286,10 @@ def as_dict(report: Report, asked: Asked, *, seconds: float) -> dict[str, Any]:
 
 def as_lines(report: Report) -> list[str]:
     """Returns the report as a table to be printed, and what it sums up to."""
-    head = ("leaf", "format", "bits", "relative RMS error", "largest error")
-    rows = [
-        (cost.leaf, cost.few.format, f"{cost.bits:.3f}", f"{cost.relative_rms:.4f}", f"{cost.largest:.4g}")
-        for cost in report.costs
-    ]
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    table = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
-    sums = totals(report)
     lines = [
-        *(line.rstrip() for line in table),
-        f"{sums['bits']:.3f} bits a parameter in few bits, {sums['bits_of_all']:.3f} over all "
+        *cost.table(report.costs),
+        f"{cost.bits(report.costs):.3f} bits a parameter in few bits, "
+        f"{8 * report.nbytes / report.parameters:.3f} over all "
         f"({report.nbytes:,} bytes of {report.parameters:,} parameters)",
     ]
     if report.before is None or report.after is None:
@@ -359,7 +299,7 @@ def as_lines(report: Report) -> list[str]:
 
 
 def _card(asked: Asked, report: Report, title: str, command: str) -> str:
-    formats = sorted({cost.few.format for cost in report.costs})
+    formats = sorted({one.few.format for one in report.costs})
     metrics: Sequence[card.Measured] = ()
     if report.before is not None and report.after is not None:
         metrics = [card.Measured(n, v, report.after[n], None, None, None) for n, v in report.before.items()]
@@ -378,5 +318,5 @@ def _card(asked: Asked, report: Report, title: str, command: str) -> str:
         versions=provenance.packages(),
         license=card.license_of(asked.model),
         date=datetime.date.today(),
-        origin=f"{', '.join(formats)}: {totals(report)['bits']:.3f} bits a parameter; errors are in {FILE}",
+        origin=f"{', '.join(formats)}: {cost.bits(report.costs):.3f} bits a parameter; errors are in {FILE}",
     )

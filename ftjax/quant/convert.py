@@ -14,7 +14,7 @@ from ftjax import lookup, quant, tree
 from ftjax.errors import UserError
 from ftjax.quant import low_rank, search
 
-_ROOMS = ("budget", "convert", "format", "low_rank", "search")
+_ROOMS = ("budget", "convert", "cost", "format", "low_rank", "search")
 
 
 class Few(NamedTuple):

@@ -14,11 +14,11 @@ import pytest
 from ftjax import mesh as meshes
 from ftjax import tree
 import ftjax.adapters
-from ftjax.adapters import adapter, attach, init, merge
+from ftjax.adapters import adapter, attach, init, loftq, merge
 from ftjax.checkpoint import peft
 from ftjax.models import decoder, params
 from ftjax.nn import matmul
-from ftjax.quant import int8
+from ftjax.quant import int8, low_rank
 from ftjax.train import optimizer
 
 MODULES = [importlib.import_module(f"ftjax.adapters.{m.name}") for m in pkgutil.iter_modules(ftjax.adapters.__path__)]
@@ -35,8 +35,23 @@ def settings(kind, leave_out=()):
     return {k: v for k, v in VALUES.items() if k in inspect.signature(kind.init_one).parameters and k not in leave_out}
 
 
+corrected = jax.jit(
+    functools.partial(
+        low_rank.decompose, quantise=functools.partial(int8.quantize, group=0), rank=VALUES["rank"], iterations=1
+    )
+)
+
+
+def prepared(kind, weight):
+    """A weight as the type begins on it: LoftQ needs one that keeps what its bits lost."""
+    if kind is not loftq:
+        return weight
+    dense = adapter.dense(weight)
+    return corrected(dense) if dense.ndim == 2 else jax.lax.map(corrected, dense)
+
+
 def make(kind, weight):
-    return kind.init_one(jax.random.key(0), weight, **settings(kind))
+    return kind.init_one(jax.random.key(0), prepared(kind, weight), **settings(kind))
 
 
 def whole(kind, base):
@@ -45,7 +60,9 @@ def whole(kind, base):
     start = functools.partial(
         init.init, make=one, targets="all-linear", rank=4, alpha=8.0, rank_pattern={}, alpha_pattern={}
     )
-    return jax.jit(start)(jax.random.key(0), base)
+    fit = lambda path, weight: prepared(kind, weight) if tree.matches(tree.name(path), init.ALL_LINEAR) else weight
+    begin = lambda base: start(jax.random.key(0), jax.tree_util.tree_map_with_path(fit, base))
+    return jax.jit(begin)(base)
 
 
 @jax.jit
@@ -74,7 +91,7 @@ def pair():
 
 def test_there_are_adapter_types():
     names = {module.__name__.rpartition(".")[2] for module in TYPES}
-    assert names >= {"lora", "dora", "pissa", "olora", "ia3", "vera"}
+    assert names >= {"lora", "dora", "pissa", "olora", "loftq", "ia3", "vera"}
 
 
 @each_type
