@@ -228,12 +228,13 @@ def _harms(asked: Asked, text: Text, dense: Any, say: Say) -> dict[str, dict[str
     """
     config = dataclasses.replace(asked.config, dtype="float32")
     program = jax.jit(functools.partial(divergence.kl, config=config))
+    again = jax.jit(lambda node, dtype: node.dequantize(dtype), static_argnums=1)
     found: dict[str, dict[str, float]] = {}
     weights = tree.paths(dense)
     for path, ways in asked.choices.items():
         found[path] = {}
         for name, few in ways.items():
-            tried = convert.leaf(weights[path], few, path).dequantize(weights[path].dtype)
+            tried = again(convert.leaf(weights[path], few, path), weights[path].dtype)
             put = lambda at, leaf, path=path, tried=tried: tried if tree.name(at) == path else leaf
             other = jax.tree_util.tree_map_with_path(put, dense)
             sums = np.sum([jax.device_get(program(dense, other, batch)) for batch in text.batches[:PROBES]], axis=0)
@@ -259,7 +260,8 @@ def _chosen(asked: Asked, harms: Mapping[str, Mapping[str, float]], itemsize: in
 
 def _costs(model: Path, base: Any, plan: convert.Plan) -> list[cost.Cost]:
     """Returns bytes and errors against the checkpoint, which is read once more, a tensor at a time."""
-    nodes = tree.paths(base, tree.stands_for_weight)
+    found = tree.paths(base, tree.stands_for_weight)
+    nodes = {path: jax.tree.map(np.asarray, found[path]) for path in plan}  # views on a CPU, so rows cost no program
     errors: dict[str, dict[str, cost.Error]] = {path: {} for path in plan}
     for path, at, dense in hf_import.matrices(model, plan):
         node = jax.tree.map(lambda leaf, at=at: leaf[at], nodes[path])

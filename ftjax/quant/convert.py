@@ -141,7 +141,7 @@ def quantize(base: Any, name: str, *, leaves: str, group: int) -> Any:
 
 def leaf(weight: Any, few: Few, where: str) -> Any:
     """Returns a dense leaf [..., in, out] as a node, quantised matrix by matrix."""
-    filled = empty(abstract(weight.shape, few))
+    filled, weight = empty(abstract(weight.shape, few)), np.asarray(weight)
     for index in np.ndindex(*weight.shape[:-2]):
         place(filled, index, matrix(weight[index], few, where=f"{where}{list(index) or ''}"))
     return jax.tree.map(jnp.asarray, filled)
