@@ -26,7 +26,7 @@ def sft() -> ml_collections.ConfigDict:
         "group": 0,  # inputs that share a scale; 0: the format's own (64 in four bits)
     }
     config.adapter = {
-        "name": "lora",  # lora | dora | pissa | olora | ia3 | vera | none (full fine-tuning)
+        "name": "lora",  # lora | dora | pissa | olora | loftq | ia3 | vera | none (full fine-tuning)
         "targets": "all-linear",  # or a regex of whole paths, or names as in PEFT: "q_proj,v_proj"; also embed_tokens
         "rank": 8,
         "alpha": 16.0,  # the update is scaled by alpha / rank
