@@ -27,7 +27,7 @@ def test_a_base_is_quantised_trained_on_merged_and_answers(start, words, tiny_ba
     assert process.ends() == 0, process.said()
     process = start("train", "--workdir", run, "--resume", "--config.quant.format=int4")
     assert process.ends() == 2
-    assert "quant.format" in process.said()[1]
+    assert "but int4 was asked for" in process.said()[1]
     process = start("export", "--run", run, "--format", "merged", "--out", tmp_path / "merged")
     assert process.ends() == 0, process.said()
     process = start("export", "--run", run, "--format", "peft", "--out", tmp_path / "peft")
@@ -38,6 +38,15 @@ def test_a_base_is_quantised_trained_on_merged_and_answers(start, words, tiny_ba
     np.testing.assert_allclose(trained, merged, rtol=0, atol=2e-5)
     process = start("generate", "--run", run, "--prompt", "Say red.", "--max-new-tokens", 4)
     assert process.ends() == 0, process.said()
+
+
+def test_a_run_is_not_resumed_in_other_bits(start, whole):
+    flags = ["--config.quant.format=int4", "--config.quant.group=32"]
+    process = start("train", "--workdir", whole, "--resume", *flags)
+    assert process.ends() == 2
+    assert "quant.format" in process.said()[1]
+    assert "int4" in process.said()[1]
+    assert process.said()[1].count("\n") == 1
 
 
 def test_ctrl_c_leaves_nothing_and_a_folder_with_content_is_refused(start, tmp_path):
