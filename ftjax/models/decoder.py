@@ -147,15 +147,16 @@ def _read(
     )  # fmt: skip
 
     def step(carry: Any, indexed: tuple[jax.Array, block.Layer]) -> tuple[Any, None]:
-        x_BTD, k_LBSKH, v_LBSKH = carry
+        x_BTD, k_LBKSH, v_LBKSH = carry
         index, layer = indexed
         q_BTNH, k_BTKH, v_BTKH = block.qkv(x_BTD, layer, tables, config)
-        at = (index, 0, start, 0, 0)
-        k_LBSKH = jax.lax.dynamic_update_slice(k_LBSKH, k_BTKH[None].astype(k_LBSKH.dtype), at)
-        v_LBSKH = jax.lax.dynamic_update_slice(v_LBSKH, v_BTKH[None].astype(v_LBSKH.dtype), at)
+        at = (index, 0, 0, start, 0)
+        by_head = lambda y_BTKH: y_BTKH.swapaxes(1, 2)[None]
+        k_LBKSH = jax.lax.dynamic_update_slice(k_LBKSH, by_head(k_BTKH).astype(k_LBKSH.dtype), at)
+        v_LBKSH = jax.lax.dynamic_update_slice(v_LBKSH, by_head(v_BTKH).astype(v_LBKSH.dtype), at)
         q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], *groups)
-        attended = attend(q_BTKGH, k_LBSKH[index], v_LBSKH[index], valid_BS, start, window=layer.window)
-        return (block.after_attention(x_BTD, attended, layer, config), k_LBSKH, v_LBSKH), None
+        attended = attend(q_BTKGH, k_LBKSH[index], v_LBKSH[index], valid_BS, start, window=layer.window)
+        return (block.after_attention(x_BTD, attended, layer, config), k_LBKSH, v_LBKSH), None
 
     layers = (jnp.arange(config.n_layers), block.layers(params.blocks, config))
     (x_BTD, k, v), _ = jax.lax.scan(step, (_embed(params, tokens_BT, config), k, v), layers)

@@ -137,8 +137,8 @@ def attend(
 
 def attend_cached(
     q_BTKGH: Float[Array, "B T K G H"],
-    k_BSKH: Float[Array, "B S K H"],
-    v_BSKH: Float[Array, "B S K H"],
+    k_BKSH: Float[Array, "B K S H"],
+    v_BKSH: Float[Array, "B K S H"],
     valid_BS: Int[Array, "B S"],
     start: Int[Array, ""],
     *,
@@ -147,12 +147,12 @@ def attend_cached(
     softcap: float,
 ) -> Float[Array, "B T K G H"]:
     """Returns attention of T new tokens, at cache slots start .. start + T, to every valid slot up to their own."""
-    distance_TS = start + jnp.arange(q_BTKGH.shape[1])[:, None] - jnp.arange(k_BSKH.shape[1])[None]
+    distance_TS = start + jnp.arange(q_BTKGH.shape[1])[:, None] - jnp.arange(k_BKSH.shape[2])[None]
     near_TS = distance_TS >= 0
     if window is not None:
         near_TS &= (window <= 0) | (distance_TS < window)
     mask_BTS = near_TS[None] & (valid_BS[:, None] > 0)
-    scores_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32)
+    scores_BKGTS = _scores(q_BTKGH.transpose(0, 2, 3, 1, 4), k_BKSH)
     scores_BKGTS = jnp.where(mask_BTS[:, None, None], _bent(scores_BKGTS * scale, softcap), MASKED)
-    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKH.dtype)
-    return jnp.einsum("BKGTS,BSKH->BTKGH", weights_BKGTS, v_BSKH)
+    weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BKSH.dtype)
+    return jnp.einsum("BKGTS,BKSH->BKGTH", weights_BKGTS, v_BKSH).transpose(0, 3, 1, 2, 4)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 class KVCache(struct.PyTreeNode):
     """Slots 0 .. S-1 of every layer; slot i holds the i-th token of each row, rows being left-padded to one length."""
 
-    k: jax.Array  # [L, B, S, K, H]
-    v: jax.Array  # [L, B, S, K, H]
+    k: jax.Array  # [L, B, K, S, H]: as attention's two products read it, without a transposed copy
+    v: jax.Array  # [L, B, K, S, H]
     valid: jax.Array  # int32 [B, S]: 1 where a real token stands
     start: jax.Array  # int32 []: the next free slot, the same for all rows
     tokens: jax.Array  # int32 [B, S]: what was read; only longrope keeps it, which reads all again when it grows long
@@ -17,6 +17,6 @@ class KVCache(struct.PyTreeNode):
 
 def init(*, layers: int, batch: int, slots: int, kv_heads: int, head_dim: int, dtype: jax.typing.DTypeLike) -> KVCache:
     """Returns an empty cache."""
-    zeros = jnp.zeros((layers, batch, slots, kv_heads, head_dim), dtype)
+    zeros = jnp.zeros((layers, batch, kv_heads, slots, head_dim), dtype)
     empty = jnp.zeros((batch, slots), jnp.int32)
     return KVCache(k=zeros, v=zeros, valid=empty, start=jnp.zeros((), jnp.int32), tokens=empty)

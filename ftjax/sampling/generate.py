@@ -46,14 +46,22 @@ def left_pad(prompts: Sequence[Sequence[int]], multiple: int) -> tuple[np.ndarra
 
 
 def _sample(
-    logits_BV: jax.Array, keys_B: jax.Array, count: jax.Array, heat: jax.Array, top_k: int, top_p: jax.Array
+    logits_BV: jax.Array,
+    keys_B: jax.Array,
+    count: jax.Array,
+    heat: jax.Array | None,
+    top_k: int,
+    top_p: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns a token a row and its log-probability; temperature 0 takes the most likely one, at log-probability 0."""
-    warped = warp.top_p(warp.top_k(warp.temperature(logits_BV, heat), k=top_k), top_p)
+    """Returns a token a row and its log-probability; without heat the most likely one, at log-probability 0."""
+    if heat is None:
+        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), jnp.zeros(logits_BV.shape[0], jnp.float32)
+    warped = warp.top_k(warp.temperature(logits_BV, heat), k=top_k)
+    warped = warped if top_p is None else warp.top_p(warped, top_p)
     draw = lambda key, row: jax.random.categorical(jax.random.fold_in(key, count), row)
-    token_B = jnp.where(heat > 0, jax.vmap(draw)(keys_B, warped), jnp.argmax(logits_BV, axis=-1)).astype(jnp.int32)
+    token_B = jax.vmap(draw)(keys_B, warped).astype(jnp.int32)
     logps_BV = jax.nn.log_softmax(warped, axis=-1)
-    return token_B, jnp.take_along_axis(logps_BV, token_B[:, None], axis=-1)[:, 0] * (heat > 0)
+    return token_B, jnp.take_along_axis(logps_BV, token_B[:, None], axis=-1)[:, 0]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "new", "top_k"))
@@ -63,8 +71,8 @@ def _generate(
     valid_BT: jax.Array,
     keys_B: jax.Array,
     stop_ids: jax.Array,
-    heat: jax.Array,
-    top_p: jax.Array,
+    heat: jax.Array | None,
+    top_p: jax.Array | None,
     *,
     config: ModelConfig,
     new: int,
@@ -137,8 +145,9 @@ def generate(
         jnp.asarray(valid),
         keys_B,
         jnp.asarray(tuple(stop_ids) or (-1,), jnp.int32),
-        jnp.float32(temperature),
-        jnp.float32(top_p),
+        # Greedy decoding draws nothing, and a whole distribution is not sorted: either takes longer than the model does.
+        jnp.float32(temperature) if temperature > 0 else None,
+        jnp.float32(top_p) if top_p < 1 else None,
         config=config,
         new=max_new_tokens,
         top_k=top_k,
