@@ -43,8 +43,8 @@ MAY_IMPORT = {
     "checkpoint": {"errors", "lookup", "tree", "disk", "mesh", "data", "quant", "adapters", "models"},
     "evals": {"errors", "lookup", "tree", "data", "assets", "losses", "adapters", "nn", "models", "sampling"},
     "train": {
-        *("errors", "lookup", "tree", "mesh", "data", "losses", "adapters", "algorithms", "checkpoint", "runs"),
-        "evals",
+        *("errors", "lookup", "tree", "mesh", "data", "losses", "quant", "adapters", "algorithms", "checkpoint"),
+        *("runs", "evals"),
     },
     "inference": {
         *(
