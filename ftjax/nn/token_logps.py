@@ -51,10 +51,15 @@ def token_logps(
     shards = mesh.batch_shards(rows)
     vocab = head.shape[0 if tied else 1]
     positions = rows // shards * length
-    chunk = min(positions, max(CHUNK_ROWS, CHUNK_SCALARS // vocab))
+    chunk = chunk_rows(positions, vocab)
     split = lambda x: mesh.constrain(x.reshape(shards, positions, *x.shape[2:]), "B T D"[: 2 * x.ndim - 1])
     out = _chunked(split(hidden_BTD), head, split(targets_BT), split(weights_BT), tied, softcap, chunk)
     return TokenLogps(*(x.reshape(rows, length) for x in out))
+
+
+def chunk_rows(positions: int, vocab: int) -> int:
+    """Returns how many positions of a shard have their logits in memory at a time."""
+    return min(positions, max(CHUNK_ROWS, CHUNK_SCALARS // vocab))
 
 
 def _by_remat(
