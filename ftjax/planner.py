@@ -15,7 +15,7 @@ from ftjax.models import params
 from ftjax.models.config import ModelConfig
 from ftjax.nn import attention, token_logps
 
-# Arrays of one kind alive at the widest moment, set by what XLA allocates for shapes S and 8B (CPU, jax 0.10.2).
+# Arrays of one kind alive at the widest moment, set by what XLA allocates for S, M and 8B (CPU, jax 0.10.2).
 LOGITS, MLP, SCORES, ROWS = 5, 6, 5, 10
 
 
