@@ -82,7 +82,7 @@ def test_the_first_update_is_adams_and_a_small_leaf_follows_it_for_ever():
     leaves = {"large": jax.random.normal(jax.random.key(0), (64, 128)), "small": jnp.arange(8.0)}
     grads = jax.tree.map(lambda x: jnp.sin(7 * x), leaves)
     ours, theirs = adam8.scale_by_adam8(**HYPER), optax.scale_by_adam(**HYPER)
-    kept, other, update = ours.init(leaves), theirs.init(leaves), jax.jit(ours.update)
+    kept, other, update = jax.jit(ours.init)(leaves), theirs.init(leaves), jax.jit(ours.update)
     for number in range(3):
         found, kept = update(grads, kept)
         wanted, other = theirs.update(grads, other)
@@ -103,7 +103,7 @@ def test_the_curve_is_that_of_float32_moments_and_resumes_to_the_bit(
     case, made = sft_case(full=True), chain("adamw8bit")
     wanted = curve(case, tiny_batch, 20)
     run = jax.jit(step.make(case.algorithm, made, RATE, microbatches=1), donate_argnums=0)
-    now = state.init(jax.tree.map(jnp.copy, case.state.trainable), made, jax.random.key(2))
+    now = jax.jit(lambda trainable: state.init(trainable, made, jax.random.key(2)))(case.state.trainable)
     store, losses = Store(tmp_path / "store", 1), []
     for number in range(20):
         if number == 10:
@@ -131,7 +131,8 @@ def test_codes_lie_on_a_mesh_as_their_leaf_does_and_no_number_changes(tiny_confi
     made = adam8.scale_by_adam8(**HYPER)
     shardings = functools.partial(meshes.trainable_shardings, mesh, letters=letters)
     placed = jax.device_put(nodes, shardings(nodes))
-    kept, moved = made.init(nodes), jax.device_put(made.init(nodes), shardings(made.init(nodes)))
+    kept = jax.jit(made.init)(nodes)
+    moved = jax.device_put(kept, shardings(kept))
     assert moved.mu["blocks"]["gate_proj"]["a"].codes.sharding.spec[1] == "fsdp"
     assert moved.nu["blocks"]["gate_proj"]["b"].codes.sharding.spec[2] == "tensor"
     update = jax.jit(made.update)
