@@ -93,6 +93,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.weights": ("float32", "bfloat16"),
     "model.remat": ("none", "dots", "full"),
+    "optimizer.offload": ("none", "host"),
     "log.writers": writers.KINDS,
     "log.wandb": weights_and_biases.MODES,
     "checkpoint.use": ("last", "best"),
@@ -121,6 +122,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     abstract_base: Any
     abstract_state: states.TrainState
+    state_shardings: Any  # None: wherever jax puts it
     derived: dict[str, str]
 
 
@@ -167,6 +169,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     made = template.load(name, tok) if name or tok.chat_template else None
     abstract_base = _quantised(c, model_dir, params.abstract(model_config, c["model"]["weights"]))
     mesh = _mesh(c)
+    if mesh is not None:
+        meshes.check_groups(mesh, abstract_base, params.axes(model_config))
     trainable_init = _trainable_init(c["adapter"], abstract_base)
     algorithm = _algorithm(c, trainable_init, model_config)
     o = dict(c["optimizer"])
@@ -174,13 +178,14 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         steps=c["steps"],
         **{k: o.pop(k) for k in ("schedule", "learning_rate", "warmup_steps", "end_ratio", "decay_share")},
     )
-    embedding_rate = o.pop("lora_plus_embedding")
+    embedding_rate, offload = o.pop("lora_plus_embedding"), o.pop("offload")
     chain = optimizer.build(rate, **o)
     if o["lora_plus_ratio"] != 1:
         chain = optimizer.with_embedding_rate(chain, embedding_rate / c["optimizer"]["learning_rate"])
     abstract_state = jax.eval_shape(
         lambda base: states.init(algorithm.init(jax.random.key(0), base), chain, jax.random.key(0)), abstract_base
     )
+    shardings = states.shardings(mesh, abstract_state, params.axes(model_config), offload=offload)
     train, examples, source, data_report = _data(c, tok, name)
     d = c["data"]
     asked = held_out.build(examples, source, tok, c["eval"], length=d["max_length"])
@@ -213,6 +218,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         optimizer=chain,
         abstract_base=abstract_base,
         abstract_state=abstract_state,
+        state_shardings=shardings,
         derived={},
     )
     return dataclasses.replace(built, derived=_derived(built))
@@ -372,7 +378,8 @@ def _derived(x: Experiment) -> dict[str, str]:
     return {
         "model": f"{x.model_config.family}, {total:,} parameters, {_size(tree.nbytes(x.abstract_base))}",
         "trainable": f"{trainable:,} ({trainable / total:.2%}), {_size(tree.nbytes(trained))}",
-        "optimizer": f"{c['optimizer']['name']}, {_size(tree.nbytes(x.abstract_state.opt_state))}",
+        "optimizer": f"{c['optimizer']['name']}, {_size(tree.nbytes(x.abstract_state.opt_state))}"
+        + (", in host memory" if c["optimizer"]["offload"] == "host" else ""),
         "batch": f"{c['data']['batch_size']} rows in {c['microbatches']} part(s), up to {positions:,} tokens a step",
         "epoch": f"{x.loader.batches_per_epoch:.1f} steps; {c['steps']} steps are {epochs:.2f} epochs"
         + ("; many for so few rows, lower config.steps or config.data.batch_size" if epochs > MANY_EPOCHS else ""),

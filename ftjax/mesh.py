@@ -5,7 +5,7 @@ gathered when used. tensor: heads and MLP features split within a layer. XLA's p
 communication.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import math
 from typing import Any
 
@@ -19,8 +19,13 @@ from ftjax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
+HOST = "pinned_host"  # jax's name of the host memory that devices can copy from
 WEIGHTS: Mapping[str, Any] = {"D": "fsdp", "KGH": "tensor", "KH": "tensor", "F": "tensor", "V": "tensor"}
 ACTIVATIONS: Mapping[str, Any] = {"B": BATCH, "KGH": "tensor", "KH": "tensor", "F": "tensor", "K": "tensor"}
+
+
+# Of the rows that are looked up in an embedding [V, D]: by every device in its own slice of D, for all of fsdp's rows.
+LOOKED_UP: Mapping[str, Any] = {"B": "data", "D": "fsdp"}
 
 
 def make(*, data: int, fsdp: int, tensor: int, devices: list[Any] | None = None) -> Mesh:
@@ -57,20 +62,29 @@ def weight_sharding(mesh: Mesh, letters: tuple[str, ...], shape: tuple[int, ...]
     return NamedSharding(mesh, _spec(letters, shape, mesh, WEIGHTS))
 
 
-def leaf_shardings(mesh: Mesh, letters: tuple[str, ...], leaf: Any) -> Any:
-    """Returns how a weight lies on the mesh: dense, or a node of arrays that have its axes.
+def _specs(letters: tuple[str, ...], leaf: Any, mesh: Any, rules: Mapping[str, Any]) -> Any:
+    """Returns a PartitionSpec for every array of a weight: dense, or a node of arrays that have its axes.
 
-    All arrays of a node take the axes that every one of them can be split along, so that a shard holds whole groups;
-    an axis of size 1 (one scale for all inputs) asks for nothing and stays whole.
+    The input axis of a node is split in all its arrays or in none, so that a shard holds whole groups; an axis of
+    size 1 (one scale for all inputs) asks for nothing. Along any other axis an array that is shorter than the weight
+    stays whole: an outer scale of nf4-dq is for 256 outputs, which no shard need end with.
     """
-    arrays = jax.tree.leaves(leaf)
-    specs = [_spec(letters, array.shape, mesh, WEIGHTS) for array in arrays]
-    split = [
-        all(spec[axis] is not None or array.shape[axis] == 1 for spec, array in zip(specs, arrays, strict=True))
-        for axis in range(len(letters))
-    ]
-    kept = [P(*(name if ok else None for name, ok in zip(spec, split, strict=True))) for spec in specs]
-    return jax.tree.unflatten(jax.tree.structure(leaf), [NamedSharding(mesh, spec) for spec in kept])
+    arrays, rows = jax.tree.leaves(leaf), len(letters) - 2
+    specs = [_spec(letters, array.shape, mesh, rules) for array in arrays]
+    grouped = all(spec[rows] or array.shape[rows] == 1 for spec, array in zip(specs, arrays, strict=True))
+
+    def kept(spec: P, array: Any) -> P:
+        whole = [not grouped if axis == rows else array.shape[axis] != leaf.shape[axis] for axis in range(len(spec))]
+        return P(*(None if stays else name for name, stays in zip(spec, whole, strict=True)))
+
+    specs = [kept(spec, array) for spec, array in zip(specs, arrays, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(leaf), specs)
+
+
+def leaf_shardings(mesh: Mesh, letters: tuple[str, ...], leaf: Any) -> Any:
+    """Returns how a weight lies on the mesh: dense, or a node of arrays that have its axes."""
+    specs = _specs(letters, leaf, mesh, WEIGHTS)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
 
 
 def base_shardings(mesh: Mesh, base: Any, letters: Any) -> Any:
@@ -83,32 +97,82 @@ def base_shardings(mesh: Mesh, base: Any, letters: Any) -> Any:
     )
 
 
+def check_groups(mesh: Mesh, base: Any, letters: Any) -> None:
+    """Raises UserError where the mesh would cut through groups of inputs that share a scale; reads no weight.
+
+    `base` may be of shapes. An axis that the mesh does not divide at all stays whole, as that of a dense weight does.
+    """
+    named = tree.paths(letters, lambda x: isinstance(x, tuple))
+    for name, leaf in tree.paths(base, tree.stands_for_weight).items():
+        if not tree.stands_for_weight(leaf):
+            continue
+        rows = leaf.shape[-2]
+        axis = WEIGHTS.get(named[name][-2])
+        ways = mesh.shape[axis] if axis else 1
+        counts = [array.shape[-2] for array in jax.tree.leaves(leaf) if array.shape[-2] > 1]
+        if rows % ways == 0 and any(count % ways for count in counts):
+            slices, groups = rows // ways, min(counts)
+            fits = [g for g in (8, 16, 24, 32, 48, 64, 96, 128, 256) if slices % g == 0]
+            raise UserError(
+                f"{name}: mesh.{axis} {ways} cuts its {rows:,} inputs every {slices:,}, inside the groups of "
+                f"{rows // groups} that share a scale; set mesh.{axis} to a divisor of {groups}"
+                + (f" or quant.group to {' or '.join(map(str, fits))}" if fits else "")
+            )
+
+
 def trainable_shardings(mesh: Mesh, trainable: Any, letters: Any) -> Any:
     """Returns the shardings of adapters, moments and whatever mirrors them.
 
     A leaf belongs to the weight whose path its own path contains: `mu.blocks.q_proj.a` is the A of `blocks.q_proj`
-    and lies like the rows of that weight, `.b` like its columns; a leaf of the weight's own rank lies like the weight.
-    What belongs to no weight (counts, keys) is copied to every device.
+    and lies like the rows of that weight, `.b` like its columns, and so do vectors over one of them; a leaf of the
+    weight's own rank lies like the weight. Matrices that layers share have no layer axis. What belongs to no weight
+    (counts, keys) is copied to every device, as are the `l` of IA3, which may be over either.
     """
     named = tree.paths(letters, lambda x: isinstance(x, tuple))
 
-    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        parts = tree.name(path).split(".")
+    def candidates(parts: list[str]) -> Iterator[tuple[str, ...]]:
         for start in range(len(parts)):
             for stop in range(len(parts), start, -1):
                 axes = named.get(".".join(parts[start:stop]))
                 if axes is None:
                     continue
-                tail = parts[stop:]
-                if tail == ["a"]:
-                    axes = (*axes[:-1], "R")
-                elif tail == ["b"]:
-                    axes = (*axes[:-2], "R", axes[-1])
-                if len(axes) == len(leaf.shape):
-                    return weight_sharding(mesh, axes, leaf.shape)
+                own = _of_adapter(axes, parts[stop] if stop < len(parts) else "")
+                yield from (axes,) if own is None else ((*axes[:-2], *own), own)
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        for axes in candidates(tree.name(path).split(".")):
+            if len(axes) == len(leaf.shape):
+                return weight_sharding(mesh, axes, leaf.shape)
         return NamedSharding(mesh, P())
 
     return jax.tree_util.tree_map_with_path(sharding, trainable)
+
+
+def _of_adapter(axes: tuple[str, ...], field: str) -> tuple[str, ...] | None:
+    """Returns the axes, but for those of layers, of a field of an adapter on a weight [..., in, out]."""
+    if len(axes) < 2:
+        return None
+    rows, columns = axes[-2:]
+    fields = {"a": (rows, "R"), "b": ("R", columns), "m": (columns,), "lambda_b": (columns,), "lambda_d": ("R",)}
+    return fields.get(field)
+
+
+def one_device(tree_of: Any) -> Any:
+    """Returns the shardings of a tree that lies whole on the first device."""
+    return jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), tree_of)
+
+
+def in_host_memory(shardings: Any, tree_of: Any) -> Any:
+    """Returns the shardings with every array in the host's pinned memory, from where devices copy at full speed.
+
+    Single numbers stay on the device. Raises UserError where the backend has no such memory.
+    """
+    device = jax.local_devices()[0]
+    if HOST not in {memory.kind for memory in device.addressable_memories()}:
+        raise UserError(
+            f"optimizer.offload host: {device.device_kind} has no {HOST} memory; set optimizer.offload none"
+        )
+    return jax.tree.map(lambda s, x: s.with_memory_kind(HOST) if x.ndim else s, shardings, tree_of)
 
 
 def place_batch(mesh: Mesh | None, batch: Any) -> Any:
@@ -127,13 +191,25 @@ def place_batch(mesh: Mesh | None, batch: Any) -> Any:
     return jax.tree.map(put, batch)
 
 
-def constrain(x: jax.Array, letters: str) -> jax.Array:
+def constrain(x: jax.Array, letters: str, rules: Mapping[str, Any] = ACTIVATIONS) -> jax.Array:
     """Returns x, laid out as activations with these axis letters ("B T D") are, if a mesh is set; else x as it is."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    spec = _spec(tuple(letters.split()), x.shape, mesh, ACTIVATIONS)
+    spec = _spec(tuple(letters.split()), x.shape, mesh, rules)
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def gathered(weight: Any, letters: tuple[str, ...] | None) -> Any:
+    """Returns a weight with what fsdp has cut put together again, and the slices of tensor left as they are.
+
+    A node is gathered as it is stored: in few bits. Without letters, or without a mesh, the weight as it is.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if letters is None or mesh.empty or mesh.size == 1:
+        return weight
+    whole = {letter: axis for letter, axis in WEIGHTS.items() if axis != "fsdp"}
+    return jax.tree.map(jax.lax.with_sharding_constraint, weight, _specs(letters, weight, mesh, whole))
 
 
 def batch_shards(rows: int) -> int:

@@ -23,7 +23,6 @@ from ftjax.checkpoint.store import Store
 from ftjax.errors import UserError
 from ftjax.evals import tasks
 from ftjax.experiment import Experiment
-from ftjax.models import params
 from ftjax.runs import card, clock, plots, report, writers
 from ftjax.runs.folder import Folder
 from ftjax.runs.jsonl import Jsonl
@@ -59,14 +58,11 @@ def start(x: Experiment) -> Parts:
     )
     key = jax.random.key(c["seed"])
     make = lambda base: states.init(x.algorithm.init(jax.random.fold_in(key, 1), base), x.optimizer, key)
-    shardings = None
-    if x.mesh is not None:
-        shardings = meshes.trainable_shardings(x.mesh, x.abstract_state, params.axes(x.model_config))
-    state = jax.jit(make, out_shardings=shardings)(base)
+    state = jax.jit(make, out_shardings=x.state_shardings)(base)
     if c["adapter"]["name"] == "none":
         base = jax.tree.map(lambda _: None, base)
     step = steps.make(x.algorithm, x.optimizer, x.schedule, microbatches=c["microbatches"])
-    out = None if shardings is None else (shardings, None)
+    out = None if x.state_shardings is None else (x.state_shardings, None)
     return Parts(
         experiment=x,
         base=base,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ftjax import mesh
 from ftjax.models.config import ModelConfig, Rope
-from ftjax.models.params import Block
+from ftjax.models.params import PROJECTIONS, Block
 from ftjax.nn import moe, norm, rope
 from ftjax.nn.matmul import linear
 
@@ -84,11 +84,11 @@ def qkv(
     c, block = config, layer.block
     normed = _norm(x_BTD, block.input_norm, c) if c.pre_norms else x_BTD
     heads = lambda y, n: y.reshape(*y.shape[:2], n, c.head_dim)
-    q, k = linear(normed, block.q_proj, block.q_bias), linear(normed, block.k_proj, block.k_bias)
+    q, k = _project(normed, block, "q"), _project(normed, block, "k")
     if c.qk_norm and c.qk_norm_whole:
         q, k = _norm(q, block.q_norm, c), _norm(k, block.k_norm, c)
     q_BTNH, k_BTKH = heads(q, c.n_heads), heads(k, c.n_kv_heads)
-    v_BTKH = heads(linear(normed, block.v_proj, block.v_bias), c.n_kv_heads)
+    v_BTKH = heads(_project(normed, block, "v"), c.n_kv_heads)
     if c.qk_norm and not c.qk_norm_whole:
         q_BTNH, k_BTKH = _norm(q_BTNH, block.q_norm, c), _norm(k_BTKH, block.k_norm, c)
     q_BTNH, k_BTKH = _turn(q_BTNH, k_BTKH, tables, layer.table)
@@ -100,7 +100,7 @@ def after_attention(x_BTD: jax.Array, attended: jax.Array, layer: Layer, config:
     """Returns the block's output: the attention's projection and the gated MLP, each added to its input."""
     c, block = config, layer.block
     merged = checkpoint_name(attended.reshape(*x_BTD.shape[:2], c.q_dim), "attended")
-    out_BTD = linear(merged, block.o_proj, block.o_bias)
+    out_BTD = _project(merged, block, "o")
     if c.post_norms:
         out_BTD = _norm(checkpoint_name(out_BTD, "out"), block.attention_out_norm, c)
     x_BTD = mesh.constrain(x_BTD + out_BTD, "B T D")
@@ -110,6 +110,11 @@ def after_attention(x_BTD: jax.Array, attended: jax.Array, layer: Layer, config:
     if c.post_norms:
         out_BTD = _norm(checkpoint_name(out_BTD, "down"), block.mlp_out_norm, c)
     return mesh.constrain(x_BTD + out_BTD, "B T D")
+
+
+def _project(x: jax.Array, block: Block, name: str) -> jax.Array:
+    weight = f"{name}_proj"
+    return linear(x, getattr(block, weight), getattr(block, f"{name}_bias"), PROJECTIONS[weight])
 
 
 def _mlp(x_BTD: jax.Array, block: Block, config: ModelConfig) -> jax.Array:
@@ -125,10 +130,10 @@ def _mlp(x_BTD: jax.Array, block: Block, config: ModelConfig) -> jax.Array:
             normalize=config.normalize_top_k,
             activation=act,
         )
-    gate_BTF = checkpoint_name(linear(x_BTD, block.gate_proj, block.gate_bias), "gate")
-    up_BTF = checkpoint_name(linear(x_BTD, block.up_proj, block.up_bias), "up")
+    gate_BTF = checkpoint_name(_project(x_BTD, block, "gate"), "gate")
+    up_BTF = checkpoint_name(_project(x_BTD, block, "up"), "up")
     inner_BTF = mesh.constrain(act(gate_BTF) * up_BTF, "B T F")
-    return linear(inner_BTF, block.down_proj, block.down_bias)
+    return _project(inner_BTF, block, "down")
 
 
 def _norm(x: jax.Array, weight: jax.Array, config: ModelConfig) -> jax.Array:

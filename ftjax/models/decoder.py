@@ -71,7 +71,10 @@ def hidden(
 
 
 def _embed(params: Decoder, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array:
+    # Ids travel to the slices of the table, and rows back: the table itself is not gathered.
+    tokens_BT = mesh.constrain(tokens_BT, "B T", mesh.LOOKED_UP)
     x_BTD = embedding.embed(params.embed_tokens, tokens_BT).astype(config.dtype)
+    x_BTD = mesh.constrain(x_BTD, "B T D", mesh.LOOKED_UP)
     return x_BTD if config.embed_scale == 1 else x_BTD * jnp.asarray(config.embed_scale, x_BTD.dtype)
 
 

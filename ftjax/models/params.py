@@ -12,6 +12,17 @@ import jax.numpy as jnp
 
 from ftjax.models.config import ModelConfig
 
+# Axes of the projections: of inputs and of outputs.
+PROJECTIONS = {
+    "q_proj": ("D", "KGH"),
+    "k_proj": ("D", "KH"),
+    "v_proj": ("D", "KH"),
+    "o_proj": ("KGH", "D"),
+    "gate_proj": ("D", "F"),
+    "up_proj": ("D", "F"),
+    "down_proj": ("F", "D"),
+}
+
 
 class Block(struct.PyTreeNode):
     """All transformer blocks at once; the first axis of every leaf is the layer. Absent mechanisms are None."""
@@ -53,15 +64,8 @@ def _layout(config: ModelConfig) -> dict[str, tuple[tuple[str, ...], tuple[int, 
     c = config
     sizes = {"V": c.vocab_size, "D": c.d_model, "F": c.d_ff, "KGH": c.q_dim, "KH": c.kv_dim, "H": c.head_dim}
     sizes |= {"L": c.n_layers, "E": c.n_experts}
-    block = {
-        "q_proj": "L D KGH",
-        "k_proj": "L D KH",
-        "v_proj": "L D KH",
-        "o_proj": "L KGH D",
-        "gate_proj": "L E D F" if c.n_experts else "L D F",
-        "up_proj": "L E D F" if c.n_experts else "L D F",
-        "down_proj": "L E F D" if c.n_experts else "L F D",
-    }
+    experts = lambda axes: ("E", *axes) if c.n_experts and "F" in axes else axes
+    block = {name: " ".join(("L", *experts(axes))) for name, axes in PROJECTIONS.items()}
     if c.pre_norms:
         block |= {"input_norm": "L D", "post_norm": "L D"}
     if c.post_norms:

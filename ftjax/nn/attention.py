@@ -18,7 +18,8 @@ MASKED = -1e30  # finite: a row without any allowed key must not become NaN
 BLOCK = 128  # queries a block; 8 blocks at most, so that compile time does not grow with the context
 
 
-def _blocks(length: int) -> Iterator[slice]:
+def blocks(length: int) -> Iterator[slice]:
+    """Yields the blocks of queries of a sequence of this length."""
     size = max(BLOCK, -(-length // 8))
     for start in range(0, length, size):
         yield slice(start, min(start + size, length))
@@ -64,7 +65,7 @@ def _attend_fwd(
     softcap: float,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
     outs, sums = [], []
-    for rows in _blocks(segments_BT.shape[1]):
+    for rows in blocks(segments_BT.shape[1]):
         bias = _bias(segments_BT, window, rows)
         scores_BKGTS = _bent(_scores(q_BKGTH[:, :, :, rows], k_BKSH[:, :, : rows.stop]), softcap) + bias
         top_BKGT1 = jnp.max(scores_BKGTS, axis=-1, keepdims=True)
@@ -90,7 +91,7 @@ def _attend_bwd(softcap: float, saved: tuple[Any, ...], grad_BKGTH: jax.Array) -
     dq = []
     dk_BKHS = jnp.zeros((*k_BKSH.shape[:2], *k_BKSH.shape[:1:-1]), jnp.float32)
     dv_BKHS = jnp.zeros((*v_BKSH.shape[:2], *v_BKSH.shape[:1:-1]), jnp.float32)
-    for rows in _blocks(segments_BT.shape[1]):
+    for rows in blocks(segments_BT.shape[1]):
         q, grad = q_BKGTH[:, :, :, rows], grad_BKGTH[:, :, :, rows]
         k, v = k_BKSH[:, :, : rows.stop], v_BKSH[:, :, : rows.stop]
         scores_BKGTS = _bent(_scores(q, k), softcap)

@@ -51,10 +51,15 @@ def token_logps(
     shards = mesh.batch_shards(rows)
     vocab = head.shape[0 if tied else 1]
     positions = rows // shards * length
-    chunk = min(positions, max(CHUNK_ROWS, CHUNK_SCALARS // vocab))
+    chunk = chunk_rows(positions, vocab)
     split = lambda x: mesh.constrain(x.reshape(shards, positions, *x.shape[2:]), "B T D"[: 2 * x.ndim - 1])
     out = _chunked(split(hidden_BTD), head, split(targets_BT), split(weights_BT), tied, softcap, chunk)
     return TokenLogps(*(x.reshape(rows, length) for x in out))
+
+
+def chunk_rows(positions: int, vocab: int) -> int:
+    """Returns how many positions of a shard have their logits in memory at a time."""
+    return min(positions, max(CHUNK_ROWS, CHUNK_SCALARS // vocab))
 
 
 def _by_remat(
@@ -98,6 +103,11 @@ def _bent(logits: jax.Array, softcap: float) -> jax.Array:
     return softcap * jnp.tanh(logits / softcap) if softcap else logits
 
 
+def _whole(head: jax.Array, tied: bool) -> jax.Array:
+    """Returns the head with what fsdp has cut put together: once, before the loop over chunks."""
+    return mesh.gathered(head, ("V", "D") if tied else ("D", "V"))
+
+
 def _logits(hidden_SCD: jax.Array, head: jax.Array, tied: bool, softcap: float) -> jax.Array:
     spec = "SCD,VD->SCV" if tied else "SCD,DV->SCV"
     logits = jnp.einsum(spec, hidden_SCD, head.astype(hidden_SCD.dtype), preferred_element_type=jnp.float32)
@@ -129,6 +139,7 @@ def _forward(
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array | None]:  # fmt: skip
     """Returns the three statistics and, if `slope`, d logp / d hidden for every position that counts."""
     index_SN, chunks = _live(weights_SN, chunk)
+    head = _whole(head, tied)
     zeros = jnp.zeros(targets_SN.shape, jnp.float32)
     start = ((zeros, zeros, zeros), jnp.zeros_like(hidden_SND) if slope else None)
 
@@ -186,6 +197,7 @@ def _chunked_bwd(
     if head is None:
         return (None if slopes is None else (grad_SN[..., None] * slopes).astype(slopes.dtype)), None, None, None
     index_SN, chunks = _live(weights_SN, chunk)
+    head = _whole(head, tied)
 
     def body(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         dhidden, dhead = carry

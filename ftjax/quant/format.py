@@ -153,3 +153,47 @@ def inverse(scales: Array) -> Array:
 def flatten(codes: Array) -> Array:
     """Returns codes [..., N, g, O] as [..., I, O]."""
     return codes.reshape(*codes.shape[:-3], codes.shape[-3] * codes.shape[-2], codes.shape[-1])
+
+
+BLOCK = 256  # numbers that share a scale in the dynamic map
+
+
+def dynamic_map(*, signed: bool) -> np.ndarray:
+    """Returns the 256 levels of bitsandbytes' dynamic map, ascending, in [-1, 1] or in [0, 1] (Dettmers et al. 2022).
+
+    Seven decades; the larger the number, the more levels its decade has.
+    """
+    positive = []
+    for exponent in range(7):
+        edges = np.linspace(0.1, 1, 2 ** (exponent + (0 if signed else 1)) + 1)
+        positive += list((edges[:-1] + edges[1:]) / 2 * 10.0 ** (exponent - 6))
+    negative = [-level for level in positive] if signed else []
+    return np.sort(np.array([*positive, *negative, 0.0, 1.0])).astype(np.float32)
+
+
+def to_dynamic(x: Float[Array, "..."], axis: int, *, signed: bool) -> tuple[UInt8[Array, "..."], Float[Array, "..."]]:
+    """Returns (codes of x, largest size of each block of 256 along `axis`); a last block may be shorter.
+
+    A number goes to the nearest level of x / largest, and from the middle between two to the lower one.
+    """
+    table = dynamic_map(signed=signed)
+    axis %= x.ndim
+    size = x.shape[axis]
+    blocks = -(-size // BLOCK)
+    padded = jnp.pad(jnp.abs(x), [(0, blocks * BLOCK - size if a == axis else 0) for a in range(x.ndim)])
+    largest = jnp.max(padded.reshape(*x.shape[:axis], blocks, BLOCK, *x.shape[axis + 1 :]), axis=axis + 1)
+    level = x * inverse(_spread(largest, axis, size))
+    codes = jnp.searchsorted(jnp.asarray((table[:-1] + table[1:]) / 2), level, side="left")
+    return codes.astype(jnp.uint8), largest
+
+
+def from_dynamic(
+    codes: UInt8[Array, "..."], largest: Float[Array, "..."], axis: int, *, signed: bool
+) -> Float[Array, "..."]:
+    """Returns the numbers that `to_dynamic` made codes of, in float32."""
+    return look_up(dynamic_map(signed=signed), codes) * _spread(largest, axis, codes.shape[axis])
+
+
+def _spread(largest: Array, axis: int, size: int) -> Array:
+    # A lookup, not a repeat that is cut off: the cut made shards along the axis exchange their scales.
+    return jnp.take(largest, np.arange(size) // BLOCK, axis=axis)

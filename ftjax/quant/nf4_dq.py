@@ -14,18 +14,13 @@ import numpy as np
 from ftjax.quant import format as fmt
 from ftjax.quant import nf4
 
-BLOCK = 256
 GROUP = 64
-BITS = 4.0 + 8 / GROUP + 32 / (GROUP * BLOCK)
+BITS = 4.0 + 8 / GROUP + 32 / (GROUP * fmt.BLOCK)
 
 
 def dynamic_map() -> np.ndarray:
-    """Returns the 256 levels of bitsandbytes' signed dynamic map, ascending (Dettmers et al. 2022, 8-bit Adam)."""
-    positive = []
-    for exponent in range(7):
-        edges = np.linspace(0.1, 1, 2**exponent + 1)
-        positive += list((edges[:-1] + edges[1:]) / 2 * 10.0 ** (exponent - 6))
-    return np.sort(np.array([*positive, *(-p for p in positive), 0.0, 1.0])).astype(np.float32)
+    """Returns the levels of the scales: bitsandbytes' signed dynamic map, ascending."""
+    return fmt.dynamic_map(signed=True)
 
 
 class NF4DQ(fmt.FourBits):
@@ -40,11 +35,7 @@ class NF4DQ(fmt.FourBits):
 
     def absmax(self) -> jax.Array:
         """Returns the scales as float32 [..., in / group, out]."""
-        return fmt.look_up(dynamic_map(), self.scales) * _spread(self.nested, self.scales.shape[-1]) + self.offset
-
-
-def _spread(nested: jax.Array, columns: int) -> jax.Array:
-    return jnp.repeat(nested, BLOCK, axis=-1)[..., :columns]
+        return fmt.from_dynamic(self.scales, self.nested, -1, signed=True) + self.offset
 
 
 def quantize(weight: jax.Array, *, group: int) -> NF4DQ:
@@ -55,12 +46,5 @@ def quantize(weight: jax.Array, *, group: int) -> NF4DQ:
 def nest(plain: nf4.NF4) -> NF4DQ:
     """Returns the same codes with scales in 8 bits."""
     offset = jnp.mean(plain.scales, axis=(-2, -1), keepdims=True)
-    rest = plain.scales - offset
-    columns = rest.shape[-1]
-    blocks = -(-columns // BLOCK)
-    padded = jnp.pad(jnp.abs(rest), [(0, 0)] * (rest.ndim - 1) + [(0, blocks * BLOCK - columns)])
-    nested = jnp.max(padded.reshape(*rest.shape[:-1], blocks, BLOCK), axis=-1)
-    level = rest * fmt.inverse(_spread(nested, columns))
-    table = dynamic_map()
-    codes = jnp.searchsorted(jnp.asarray((table[:-1] + table[1:]) / 2), level, side="left")
-    return NF4DQ(codes=plain.codes, scales=codes.astype(jnp.uint8), nested=nested, offset=offset)
+    codes, nested = fmt.to_dynamic(plain.scales - offset, -1, signed=True)
+    return NF4DQ(codes=plain.codes, scales=codes, nested=nested, offset=offset)

@@ -57,6 +57,8 @@ def make(
         return jax.lax.scan(body, start, (jnp.arange(microbatches), parts))[0]
 
     def step(state: TrainState, base: Any, batch: Any, limit: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        # From the host where the optimizer's state is kept there (it goes back by the jit's out_shardings), else as is.
+        state = state.replace(opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device))
         key = jax.random.fold_in(state.key, state.step)
         (loss, (weight, sums)), grads = over_microbatches(state.trainable, base, batch, key)
         weight = jnp.maximum(weight, 1e-9)

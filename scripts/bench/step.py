@@ -22,6 +22,7 @@ SHAPES = {  # layers, width, MLP, heads, KV heads, vocabulary, tied
     "M": (30, 576, 1536, 9, 3, 49152, True),
     "1B": (16, 2048, 8192, 32, 8, 128256, True),
     "8B": (32, 4096, 14336, 32, 8, 128256, False),
+    "70B": (80, 8192, 28672, 64, 8, 128256, False),
 }
 BATCH, LENGTH, RANK, ALPHA, RATE = 8, 512, 16, 32.0, 2e-4
 

@@ -93,6 +93,24 @@ def packed_file(rows, batch, length):
     return [batches.pack_rows([[rows[i] for i in bins[b]] for b in chosen], length=length) for chosen in drawn]
 
 
+def training(config, rank, alpha, rate, full):
+    """Returns algorithm, optimizer and schedule: LoRA on all linears, or all weights, by AdamW."""
+    schedule = optimizer.schedule(
+        schedule="constant", learning_rate=rate, steps=1000, warmup_steps=0, end_ratio=0.0, decay_share=0.1
+    )
+    update = optimizer.build(
+        schedule, name="adamw", b1=0.9, b2=0.999, eps=1e-8, momentum=0.0, weight_decay=0.0, decay=".*", clip_norm=1.0,
+        lora_plus_ratio=1.0,
+    )  # fmt: skip
+    adapters = functools.partial(
+        adapters_init.init, make=functools.partial(lora.init_one, dropout=0.0, rslora=False), targets="all-linear",
+        rank=rank, alpha=alpha, rank_pattern={}, alpha_pattern={},
+    )  # fmt: skip
+    whole = lambda _, base: jax.tree.map(lambda w: w.astype(jnp.float32), base)
+    algorithm = sft.make(whole if full else adapters, config)
+    return algorithm, update, schedule
+
+
 def build(args, shape, batch, length, rank, alpha, rate):
     """Returns the case that the flags of `step.py` describe."""
     if args.model is not None:
@@ -106,19 +124,7 @@ def build(args, shape, batch, length, rank, alpha, rate):
         made = packed_file(rows, batch // 2, length)
     else:
         made = [arranged(rows[i : i + batch], args.layout, length) for i in range(0, batch * args.steps, batch)]
-    schedule = optimizer.schedule(
-        schedule="constant", learning_rate=rate, steps=1000, warmup_steps=0, end_ratio=0.0, decay_share=0.1
-    )
-    update = optimizer.build(
-        schedule, name="adamw", b1=0.9, b2=0.999, eps=1e-8, momentum=0.0, weight_decay=0.0, decay=".*", clip_norm=1.0,
-        lora_plus_ratio=1.0,
-    )  # fmt: skip
-    adapters = functools.partial(
-        adapters_init.init, make=functools.partial(lora.init_one, dropout=0.0, rslora=False), targets="all-linear",
-        rank=rank, alpha=alpha, rank_pattern={}, alpha_pattern={},
-    )  # fmt: skip
-    whole = lambda _, base: jax.tree.map(lambda w: w.astype(jnp.float32), base)
-    algorithm = sft.make(whole if args.full else adapters, config)
+    algorithm, update, schedule = training(config, rank, alpha, rate, args.full)
     start = jax.jit(lambda base: state.init(algorithm.init(jax.random.key(1), base), update, jax.random.key(2)))(base)
     base = jax.tree.map(lambda _: None, base) if args.full else base
     run = jax.jit(step.make(algorithm, update, schedule, microbatches=1), donate_argnums=0)

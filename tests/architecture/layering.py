@@ -41,10 +41,11 @@ MAY_IMPORT = {
     "algorithms": {"errors", "tree", "data", "losses", "adapters", "nn", "models", "sampling", "rl"},
     "runs": {"errors", "lookup", "config", "tree", "disk"},
     "checkpoint": {"errors", "lookup", "tree", "disk", "mesh", "data", "quant", "adapters", "models"},
+    "planner": {"errors", "tree", "nn", "models"},
     "evals": {"errors", "lookup", "tree", "data", "assets", "losses", "adapters", "nn", "models", "sampling"},
     "train": {
-        *("errors", "lookup", "tree", "mesh", "data", "losses", "adapters", "algorithms", "checkpoint", "runs"),
-        "evals",
+        *("errors", "lookup", "tree", "mesh", "data", "losses", "quant", "adapters", "algorithms", "checkpoint"),
+        *("runs", "evals"),
     },
     "inference": {
         *(

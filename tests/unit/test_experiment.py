@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -118,6 +119,11 @@ def test_a_bad_pattern_of_ranks_is_refused(refused, pattern, says):
         ({"microbatches": 2}, "a microbatch of 4 rows (data.batch_size / microbatches) does not divide over 8 devices"),
         ({"data.batch_size": 12}, "pick a multiple of 8 as data.batch_size"),
         ({"mesh.data": 3}, "mesh data 3 x fsdp 1 x tensor 1 does not fill 8 devices; use -1 for one of the axes"),
+        (
+            {"quant.format": "int4", "quant.group": 8, "mesh.data": 1, "mesh.fsdp": 8},
+            "blocks.q_proj: mesh.fsdp 8 cuts its 32 inputs every 4, inside the groups of 8 that share a scale; "
+            "set mesh.fsdp to a divisor of 4",
+        ),
         ({"optimizer.warmup_steps": 200}, "optimizer.warmup_steps 200 must be at least 0 and below the 200 steps"),
     ],
 )
@@ -211,6 +217,15 @@ def test_derived_numbers_are_right(build):
     assert facts["epoch"] == "1.8 steps; 20 steps are 11.03 epochs"  # 57 rows of 30 tokens, two in a row of 64
     assert facts["held out"].startswith("3 rows of ")
     assert facts["devices"] == "8 x cpu, mesh {'data': 8, 'fsdp': 1, 'tensor': 1}"
+
+
+def test_the_optimizers_state_can_lie_on_the_host_in_8_bits(build):
+    built = build(**{"optimizer.offload": "host", "optimizer.name": "adamw8bit", "adapter.name": "none"})
+    laid, shapes = jax.tree.leaves(built.state_shardings.opt_state), jax.tree.leaves(built.abstract_state.opt_state)
+    assert {s.memory_kind for s, x in zip(laid, shapes, strict=True) if x.ndim} == {"pinned_host"}
+    assert {s.memory_kind for s in jax.tree.leaves(built.state_shardings.trainable)} == {"device"}
+    assert built.derived["optimizer"].endswith(" KiB, in host memory")
+    assert "uint8" in {str(x.dtype) for x in shapes}
 
 
 def test_a_run_that_sees_few_rows_very_often_is_told_so(build):
