@@ -6,6 +6,8 @@
 
 PYTHON ?=
 ARGS ?=
+# Compiling is most of the time of small tests, and LLVM's costly passes are much of it; XLA's own passes stay.
+FAST = JAX_DISABLE_MOST_OPTIMIZATIONS=1
 SHAPES = --jaxtyping-packages=ftjax.nn,ftjax.losses,ftjax.rl,ftjax.sampling,beartype.beartype
 
 .DEFAULT_GOAL := help
@@ -20,7 +22,7 @@ quickstart: install ## adapt the embedded model with LoRA and print what it got 
 	@.venv/bin/python scripts/train.py --config configs/quickstart.py $(ARGS)
 
 test: install ## run the default tests (no torch, no accelerator; some minutes on 2 cores)
-	@.venv/bin/python -m pytest -n 2 -m "not parity and not e2e and not gpu and not smollm2" $(SHAPES) $(ARGS)
+	@$(FAST) .venv/bin/python -m pytest -n 2 -m "not parity and not e2e and not gpu and not smollm2" $(SHAPES) $(ARGS)
 
 lint: install ## check style, formatting and types
 	@.venv/bin/python -m ruff check .

@@ -10,7 +10,6 @@ pages are only promised. The files have just been written, so they are read from
 """
 
 import json
-import math
 import os
 from pathlib import Path
 import subprocess
@@ -20,9 +19,9 @@ import textwrap
 import time
 
 from scripts import cli
+from scripts.bench import synthetic
 
 WIDTH, WIDE, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 2048, 5632, 16, 4, 128, 32_000
-SHARD = 500_000_000
 CASES = {  # name: (whose, dtype asked for)
     "ftjax, float32": ("ftjax", "float32"),
     "ftjax, as stored": ("ftjax", "bfloat16"),
@@ -57,60 +56,7 @@ def describe(gb):
     """Returns the config.json of a Llama of about this size."""
     layer = WIDTH * HEAD_DIM * (2 * HEADS + 2 * KV_HEADS) + 3 * WIDTH * WIDE
     layers = max(1, round((gb * 1e9 / 2 - 2 * VOCAB * WIDTH) / layer))
-    return {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_size": WIDTH,
-        "intermediate_size": WIDE,
-        "num_hidden_layers": layers,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": KV_HEADS,
-        "head_dim": HEAD_DIM,
-        "vocab_size": VOCAB,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "hidden_act": "silu",
-        "tie_word_embeddings": False,
-        "dtype": "bfloat16",
-        "torch_dtype": "bfloat16",
-    }
-
-
-def write(folder, facts):
-    """Writes the checkpoint and returns its bytes; a second of random numbers is repeated all over it."""
-    import ml_dtypes
-    import numpy as np
-
-    from ftjax.checkpoint import shards
-    from ftjax.models.families import llama
-
-    block = np.random.default_rng(0).standard_normal(1 << 23, np.float32).astype(ml_dtypes.bfloat16) * 0.02
-    block = block.astype(ml_dtypes.bfloat16)
-    q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
-    shapes = {"q_proj": (q, WIDTH), "k_proj": (kv, WIDTH), "v_proj": (kv, WIDTH), "o_proj": (WIDTH, q)}
-    shapes |= {"gate_proj": (WIDE, WIDTH), "up_proj": (WIDE, WIDTH), "down_proj": (WIDTH, WIDE)}
-    shapes |= {"embed_tokens": (VOCAB, WIDTH), "lm_head": (VOCAB, WIDTH)}
-    kind = np.dtype(ml_dtypes.bfloat16)
-
-    def plan(name):
-        shape = shapes.get(name.removesuffix(".weight").rsplit(".", 1)[-1], (WIDTH,))
-        make = lambda: np.resize(block, math.prod(shape)).reshape(shape) if len(shape) > 1 else np.ones(shape, kind)
-        return shards.Planned(name, kind, shape, make)
-
-    planned = [plan(name) for name in llama.names_from_hf(llama.config_from_hf(facts))]
-    groups = [[]]
-    for tensor in planned:
-        if sum(one.nbytes for one in groups[-1]) + tensor.nbytes > SHARD and groups[-1]:
-            groups.append([])
-        groups[-1].append(tensor)
-    names = [f"model-{k + 1:05d}-of-{len(groups):05d}.safetensors" for k in range(len(groups))]
-    for name, group in zip(names, groups, strict=True):
-        shards.write(folder / name, group)
-    where = {tensor.name: name for name, group in zip(names, groups, strict=True) for tensor in group}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
-    (folder / "config.json").write_text(json.dumps(facts))
-    return sum(tensor.nbytes for tensor in planned)
+    return synthetic.facts(layers, WIDTH, WIDE, HEADS, KV_HEADS, VOCAB, False, head_dim=HEAD_DIM)
 
 
 def kilobytes(key):
@@ -175,7 +121,7 @@ def main(argv):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"
         folder.mkdir()
-        size = write(folder, describe(args.gb)) / 1e9
+        size = synthetic.write(folder, describe(args.gb)) / 1e9
         print(f"checkpoint {size:.2f} GB; load average {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")
         result = {"gb": size, "load_average": os.getloadavg()}
         for case in CASES:

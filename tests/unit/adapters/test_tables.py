@@ -92,7 +92,10 @@ def test_gradients_of_tables_through_the_training_path_are_those_of_the_logits(c
         return jnp.sum(jnp.take_along_axis(out, jnp.asarray(TOKENS[:, ::-1, None]), axis=-1))
 
     of_logps = lambda leaves: jnp.sum(logps(attach.attach(tiny_params, hollow.replace(**leaves))))
-    found, wanted = jax.jit(jax.grad(of_logps))(CASES[case]), jax.jit(jax.grad(of_logits))(CASES[case])
+    # At level 0, which `make test` compiles with, XLA's CPU backend makes NaN of this program alone; run eagerly, or at
+    # any other level, it is right.
+    jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
+    found, wanted = jit(jax.grad(of_logps))(CASES[case]), jit(jax.grad(of_logits))(CASES[case])
     for path, value in tree.paths(found).items():
         assert np.abs(value).max() > 0, path
         np.testing.assert_allclose(value, tree.paths(wanted)[path], atol=2e-4, err_msg=path)

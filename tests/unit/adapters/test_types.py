@@ -98,7 +98,7 @@ def test_a_shifted_start_trains_as_if_it_had_been_taken_out_of_the_base(kind):
     run = lambda a, b: jnp.sum(jnp.sin(matmul.matmul(x, attach.Adapted(weight, one.replace(a=a, b=b)))))
     a, b = one.a + 0.1, one.b - 0.2
     for wanted, found in zip(*(jax.grad(f, argnums=(0, 1))(a, b) for f in (book, run)), strict=True):
-        np.testing.assert_allclose(found, wanted, atol=2e-5)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5)
 
 
 def test_a_shifted_start_cancels_exactly_in_bfloat16():
