@@ -31,6 +31,12 @@ ARGUMENTS = {
     ),
     "configs/sft/jsonl.py": ("data={rows},model={base}", "data={rows},model={base},eval={rows},exact=true,steps=5"),
     "configs/sft/full.py": ("", "data={rows},model={base}"),
+    "configs/sweeps/lora.py": ("", "data={rows},model={base}"),
+    "configs/repro/lora_vs_full.py": ("", "model={base},data={rows},eval={rows},bleu"),
+    "configs/repro/qlora_vs_lora.py": ("", "model={base},data={rows},eval={rows}"),
+    "configs/repro/rslora.py": ("model={base},data={rows},eval={rows}",),
+    "configs/repro/s1_base.py": ("model={base},data={rows},eval={rows}",),
+    "configs/repro/s1_lora.py": ("model={base},data={rows},eval={rows}",),
 }
 CALLS = [(name, argument) for name in FILES for argument in ARGUMENTS.get(name, ("",))]
 
@@ -78,11 +84,16 @@ def test_a_config_file_gives_the_same_config_every_time(name, argument, spec):
     assert configs.difference(first, second) == {}
 
 
-def test_every_entry_of_a_sweep_builds(spec):
-    sweeps = {name: module(name).get_sweep() for name in FILES if hasattr(module(name), "get_sweep")}
-    for name, entries in sweeps.items():
-        for changes in entries:
-            build(configs.override(configs.load(spec(name, "")), changes))
+@pytest.mark.parametrize(("name", "argument"), [call for call in CALLS if hasattr(module(call[0]), "get_sweep")])
+def test_every_entry_of_a_sweep_changes_what_the_config_has(name, argument, spec):
+    """Of entries that differ in numbers alone, one is built."""
+    kinds = {}
+    for changes in configs.sweep(spec(name, argument)):
+        config = configs.override(configs.load(spec(name, argument)), changes)
+        numbers = ("seed", "optimizer.learning_rate", "adapter.rank", "adapter.alpha")
+        kinds[str({key: value for key, value in changes.items() if key not in numbers})] = config
+    for config in kinds.values():
+        build(small(config))
 
 
 @pytest.mark.parametrize("name", FILES)
