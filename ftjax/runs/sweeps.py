@@ -111,11 +111,10 @@ def draw(rows: Sequence[Row], path: Path, *, metric: str) -> None:
             axes.plot([entry.mean(metric)], [place], "|", color=plots.ORANGE, markersize=16, markeredgewidth=2)
         axes.set_yticks(range(len(groups)), [entry.label for entry in groups])
         axes.invert_yaxis()
-        plots.label(axes, "Sweep", "", "")
-        axes.set_xlabel(metric)
+        plots.label(axes, f"{metric}, a dot a seed", metric, "")
     else:
         _lines(axes, groups, axis, metric)
-        plots.label(axes, "Sweep", axis, metric)
+        plots.label(axes, f"{metric} by {axis}", axis, metric)
     plots.save(drawn, path)
 
 
@@ -142,8 +141,23 @@ def _lines(axes: Any, groups: Sequence[Group], axis: str, metric: str) -> None:
     places = [entry.changes[axis] for entry in groups]
     if min(places) > 0 and max(places) >= 4 * min(places):
         axes.set_xscale("log")
+    _cut(axes, [(entry.changes[axis], entry.mean(metric)) for entry in groups])
     if len(lines) > 1:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _cut(axes: Any, points: Sequence[tuple[float, float]]) -> None:
+    """Ends the axis above the better half where a few runs diverged, and marks these at the top."""
+    finite = sorted(y for _, y in points if math.isfinite(y))
+    if not finite:
+        return
+    low, middle = finite[0], statistics.median(finite)
+    top = middle + 2 * (middle - low)
+    above = [x for x, y in points if not y <= top]
+    if above and finite[-1] - low > 5 * (top - low):
+        axes.set_ylim(low - 0.1 * (top - low), top)
+        foot = axes.get_xaxis_transform()
+        axes.plot(above, [0.98] * len(above), "^", color="#b3261e", transform=foot, label="above the picture")
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, float]:
