@@ -1,6 +1,6 @@
 """Reproduces published results on small models, and says of each rule PASS or FAIL with the numbers.
 
-python scripts/repro/run.py [claims qlora e1 e2 e4 e5 e6] [--folder runs/repro]     # make repro
+python scripts/repro/run.py [claims qlora e1 e2 e3 e4 e5 e6] [--folder runs/repro]     # make repro
 
 Runs of the sweeps that are done are not done again, so a second call goes on. Exit status 1 when a rule fails. The data
 for SmolLM2 are given by path: --e2e FILE adds it to `claims` and `qlora` (and needs `make smollm2`).
@@ -102,6 +102,18 @@ def e2(_: Bench, __: Path | None) -> str:
     return check.table(double_quant.run())
 
 
+def e3(bench: Bench, _: Path | None) -> str:
+    """Returns the checks of E3 on S1."""
+    from scripts.repro import check
+    from scripts.repro import claims as made
+
+    bench.base()
+    changes = {"adapter.rank": 16, "optimizer.learning_rate": 1e-2}
+    lora = made.dense(bench.sweep("s1_lora", folder="s1/sweep"), changes)
+    table, checks = made.qlora_vs_lora([*lora, *bench.sweep("s1_qlora", folder="s1/qlora")])
+    return f"{table}\n{check.table(checks)}"
+
+
 def e4(bench: Bench, _: Path | None) -> str:
     """Returns the checks of E4."""
     from scripts.repro import check, ranks
@@ -131,7 +143,7 @@ def e6(bench: Bench, _: Path | None) -> str:
 
 
 ALL: dict[str, Callable[[Bench, Path | None], str]] = {
-    made.__name__: made for made in (claims, qlora, e1, e2, e4, e5, e6)
+    made.__name__: made for made in (claims, qlora, e1, e2, e3, e4, e5, e6)
 }
 
 

@@ -36,6 +36,7 @@ ARGUMENTS = {
     "configs/repro/qlora_vs_lora.py": ("", "model={base},data={rows},eval={rows}"),
     "configs/repro/rslora.py": ("model={base},data={rows},eval={rows}",),
     "configs/repro/s1_base.py": ("model={base},data={rows},eval={rows}",),
+    "configs/repro/s1_qlora.py": ("model={base},data={rows},eval={rows}",),
     "configs/repro/s1_lora.py": ("model={base},data={rows},eval={rows}",),
 }
 CALLS = [(name, argument) for name in FILES for argument in ARGUMENTS.get(name, ("",))]
