@@ -33,7 +33,7 @@ types: install ## check types alone
 bench: install ## measure one training step on this machine (tokens per CPU-second, memory, FLOP/s)
 	@.venv/bin/python scripts/bench/step.py --shape S --steps 5 $(ARGS)
 
-repro: install ## reproduce published results on small models, PASS or FAIL by rule (about an hour; goes on where it stopped)
+repro: install ## reproduce published results on small models, PASS or FAIL by rule (long; goes on where it stopped)
 	@.venv/bin/python scripts/repro/run.py $(ARGS)
 
 test-e2e: install ## run whole commands: train, kill, resume, export

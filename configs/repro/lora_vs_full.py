@@ -1,7 +1,12 @@
-"""LoRA against full fine-tuning on one task, each at its best learning rate.
+"""LoRA against full fine-tuning on one task, each at its best learning rate: the claim of the guide.
 
 python scripts/sweep.py --config configs/repro/lora_vs_full.py --here --workdir runs/repro/lora_vs_full
+python scripts/repro/run.py claims
+python scripts/repro/run.py claims --e2e e2e_valid_first2000.txt.gz
 
+The embedded base learns facts of a company that it has never heard of. Rank 1, 0.59 % of the parameters, took 96 % of
+the loss that full fine-tuning took off, and 60 % of its right answers (docs/repro.md). The last command adds SmolLM2 on
+the E2E data, 40 steps of 8 rows, at the rates that other people's runs had; BLEU where sacrebleu is installed.
 """
 
 from configs import defaults, models

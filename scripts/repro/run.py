@@ -61,7 +61,20 @@ def claims(bench: Bench, e2e: Path | None) -> str:
     text = made.lora_vs_full(bench.sweep("lora_vs_full"))
     if e2e is None:
         return text
-    return f"{text}\nSmolLM2\n\n{made.lora_vs_full(bench.sweep('lora_vs_full', smollm2(bench, e2e), 'lora_smollm2'))}"
+    rows = bench.sweep("lora_vs_full", smollm2(bench, e2e), "lora_smollm2")
+    return f"{text}\nSmolLM2\n\n{made.lora_vs_full(rows)}{bleu(bench.folder / 'lora_smollm2', rows)}"
+
+
+def bleu(folder: Path, rows: list[Any]) -> str:
+    """Returns BLEU before and after each run, as lines; nothing where sacrebleu is not installed."""
+    from scripts.repro import e2e
+
+    if not e2e.has_bleu():
+        return ""
+    heldout = folder.parent / "e2e" / "heldout.jsonl"
+    both = lambda row: (e2e.bleu(folder / row.name, heldout, column) for column in ("before", "after"))
+    lines = ["- {}: BLEU {:.1f}, then {:.1f}".format(row.name, *both(row)) for row in rows if row.status == "done"]
+    return "\n".join(["", *lines, ""])
 
 
 def qlora(bench: Bench, e2e: Path | None) -> str:
