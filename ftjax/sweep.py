@@ -80,6 +80,7 @@ def sweep(
     """
     check(folder, spec, entries, common)
     folder.mkdir(parents=True, exist_ok=True)
+    failures: dict[str, str] = {}
     with _owned(folder):
         atomic.write_json(folder / "sweep.json", {"config": spec, "common": dict(common), "runs": dict(entries)})
         for number, (name, changes) in enumerate(entries.items(), start=1):
@@ -91,19 +92,27 @@ def sweep(
             try:
                 launch(spec, {**changes, **common}, path, started(path))
             except UserError as error:
-                say(f"{name} failed: {error}")
+                failures[name] = str(error)
             except Exception as error:  # a fault of ours or of a library: the other runs still count
-                say(f"{name} failed: {type(error).__name__}: {error}")
-            else:
-                if not (path / "DONE").exists():
-                    raise InterruptedSweepError(name)
-            collect(folder, entries, metric=metric)
-        return collect(folder, entries, metric=metric)
+                failures[name] = f"{type(error).__name__}: {error}"
+            if name in failures:
+                say(f"{name} failed: {failures[name]}")
+            elif not (path / "DONE").exists():
+                raise InterruptedSweepError(name)
+            collect(folder, entries, failures, metric=metric)
+        return collect(folder, entries, failures, metric=metric)
 
 
-def collect(folder: Path, entries: Mapping[str, Mapping[str, Any]], *, metric: str) -> list[sweeps.Row]:
-    """Returns the rows of the runs as they are, with table and plot written anew."""
+def collect(
+    folder: Path, entries: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str], *, metric: str
+) -> list[sweeps.Row]:
+    """Returns the rows of the runs as they are, with table and plot written anew.
+
+    `failures` says why runs failed in this call: one whose config does not build leaves no folder that could say it.
+    """
     rows = [sweeps.read(folder, name, changes) for name, changes in entries.items()]
+    failed = lambda row: row.status != "done" and row.name in failures
+    rows = [row._replace(status="failed", note=failures[row.name]) if failed(row) else row for row in rows]
     sweeps.write(folder, rows, metric=metric)
     return rows
 

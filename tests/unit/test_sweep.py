@@ -56,8 +56,6 @@ class Launches:
                 shutil.copy(__file__, path / name)
             return
         if path.name in self.fails:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "FAILED").write_text("now\nTraceback ...\nUserError: the loss is not finite\n")
             raise self.fails[path.name]
         finish(path, changes, loss=changes["adapter.rank"] + changes["seed"])
 
@@ -122,8 +120,14 @@ def test_a_run_that_fails_is_reported_and_the_others_are_trained(tmp_path, error
         f"{NAMES[0]} failed: {'' if isinstance(error, UserError) else 'MemoryError: '}{error}"
     ]
     table = (tmp_path / "runs" / "table.md").read_text()
-    assert f"- {NAMES[0]}: failed, UserError: the loss is not finite" in table
+    assert f"- {NAMES[0]}: failed, {'' if isinstance(error, UserError) else 'MemoryError: '}{error}" in table
     assert "| rank=2 | 1 of 2 |" in table
+
+
+def test_an_earlier_failure_is_read_from_the_folder_of_the_run(tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "FAILED").write_text("now\nTraceback ...\nUserError: the loss is not finite\n")
+    assert sweeps.read(tmp_path, "one", {}) == sweeps.Row("one", {}, "failed", {}, "UserError: the loss is not finite")
 
 
 def test_a_run_that_was_saved_after_a_signal_ends_the_sweep(tmp_path):
