@@ -11,7 +11,7 @@ FAST = JAX_DISABLE_MOST_OPTIMIZATIONS=1
 SHAPES = --jaxtyping-packages=ftjax.nn,ftjax.losses,ftjax.rl,ftjax.sampling,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint types bench clean test-parity test-e2e smollm2 test-smollm2
+.PHONY: help install quickstart test lint types bench repro clean test-parity test-e2e smollm2 test-smollm2
 # The recipes share folders, and each one uses the cores itself.
 .NOTPARALLEL:
 
@@ -34,6 +34,9 @@ types: install ## check types alone
 
 bench: install ## measure one training step on this machine (tokens per CPU-second, memory, FLOP/s)
 	@.venv/bin/python scripts/bench/step.py --shape S --steps 5 $(ARGS)
+
+repro: install ## reproduce published results on small models, PASS or FAIL by rule (long; goes on where it stopped)
+	@.venv/bin/python scripts/repro/run.py $(ARGS)
 
 test-e2e: install ## run whole commands: train, kill, resume, export
 	@.venv/bin/python -m pytest -m e2e $(ARGS)

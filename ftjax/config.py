@@ -9,6 +9,7 @@ import difflib
 import functools
 import importlib.util
 import inspect
+import itertools
 import json
 from pathlib import Path
 import types
@@ -118,6 +119,33 @@ def from_run(folder: str | Path) -> ml_collections.ConfigDict:
 def load(spec: str) -> ml_collections.ConfigDict:
     """Returns the locked config of `configs/x.py:arguments`: what the file's `get_config("arguments")` returns."""
     name, _, arg = spec.partition(":")
+    module = _module(name)
+    if not hasattr(module, "get_config"):
+        raise errors.UserError(f"{name} defines no get_config(arg); see configs/quickstart.py")
+    try:
+        return module.get_config(arg).lock()
+    except AttributeError as error:  # ml_collections' own error for a key that the locked defaults do not have
+        if "locked" not in str(error):
+            raise
+        raise errors.UserError(f"{name}: {str(error).splitlines()[0]}") from error
+
+
+def sweep(spec: str) -> list[dict[str, Any]]:
+    """Returns the flat changes of each run of a sweep: what the file's `get_sweep("arguments")` returns."""
+    name, _, arg = spec.partition(":")
+    module = _module(name)
+    if not hasattr(module, "get_sweep"):
+        raise errors.UserError(f"{name} defines no get_sweep(arg); see configs/sweeps/lora.py")
+    return [dict(changes) for changes in module.get_sweep(arg)]
+
+
+def grid(axes: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Returns the changes of every combination of `{"adapter.rank": (1, 4), "seed": (0, 1)}`, the last axis fastest."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _module(name: str) -> types.ModuleType:
+    """Returns the module of a config file."""
     path = Path(name)
     if not path.is_file():
         around = sorted(str(file) for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
@@ -127,14 +155,7 @@ def load(spec: str) -> ml_collections.ConfigDict:
         raise errors.UserError(f"{name!r} is no Python file; give a file under configs/, say configs/quickstart.py")
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise errors.UserError(f"{name} defines no get_config(arg); see configs/quickstart.py")
-    try:
-        return module.get_config(arg).lock()
-    except AttributeError as error:  # ml_collections' own error for a key that the locked defaults do not have
-        if "locked" not in str(error):
-            raise
-        raise errors.UserError(f"{name}: {str(error).splitlines()[0]}") from error
+    return module
 
 
 def overrides(argv: Iterable[str]) -> tuple[dict[str, str], list[str]]:

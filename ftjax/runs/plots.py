@@ -10,7 +10,9 @@ from ftjax.runs import jsonl
 
 Series = Mapping[str, list[tuple[int, float]]]  # metric -> (step, value) in order
 EVAL = ("eval_", "eval/")
+STEP = "optimizer step"
 BLUE, ORANGE, GREY = "#2f6db5", "#d9741a", "#a8b4c2"
+LINES = (BLUE, ORANGE, "#3a8f4d", "#8a5fb0", "#b3261e", "#1f9aa5", "#8c6d46", "#5b6673")
 
 
 class Plot(NamedTuple):
@@ -72,7 +74,7 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 
 def _one(plot: Plot, shown: Series, path: Path) -> Path:
-    figure, (axes,) = _figure(1)
+    drawn, (axes,) = figure(1)
     for name, points in shown.items():
         color = ORANGE if name.startswith(EVAL) else BLUE
         _line(axes, points, label=plot.metrics[name], color=color, smoothed=name in ("loss", "grad_norm"))
@@ -83,19 +85,19 @@ def _one(plot: Plot, shown: Series, path: Path) -> Path:
         axes.yaxis.set_major_formatter("{x:g}")  # the default puts a factor 1e-5 where the title is
     if plot.name == "throughput":
         axes.set_ylim(bottom=0)
-    _label(axes, plot.title, plot.unit)
+    label(axes, plot.title, STEP, plot.unit)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(frameon=False)
-    return _save(figure, path)
+    return save(drawn, path)
 
 
 def _many(series: Series, path: Path) -> Path:
     """Draws each evaluation metric into its own field: they share steps, not units."""
-    figure, fields = _figure(len(series))
+    drawn, fields = figure(len(series))
     for axes, (name, points) in zip(fields, sorted(series.items()), strict=True):
         _line(axes, points, label=name, color=ORANGE, smoothed=False)
-        _label(axes, f"Held out: {name[5:]}", name)
-    return _save(figure, path)
+        label(axes, f"Held out: {name[5:]}", STEP, name)
+    return save(drawn, path)
 
 
 def _line(axes: Any, points: list[tuple[int, float]], *, label: str, color: str, smoothed: bool) -> None:
@@ -115,16 +117,22 @@ def _line(axes: Any, points: list[tuple[int, float]], *, label: str, color: str,
         axes.plot(steps, values, color=color, linewidth=1.8, marker="o" if few else None, markersize=4, label=label)
 
 
-def _label(axes: Any, title: str, unit: str) -> None:
+def colors(count: int) -> list[str]:
+    """Returns a colour for each of so many lines; past the last one they begin again."""
+    return [LINES[place % len(LINES)] for place in range(count)]
+
+
+def label(axes: Any, title: str, across: str, unit: str) -> None:
+    """Writes the title and the names of both axes, and draws the grid."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axes.set_xlabel("optimizer step")
+    axes.set_xlabel(across)
     axes.set_ylabel(unit)
     axes.grid(True, color="#e6e9ed", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
 
 
-def _figure(fields: int) -> tuple[Any, list[Any]]:
+def figure(fields: int) -> tuple[Any, list[Any]]:
     """Returns a figure that draws to files only, so no display is needed and no global state is touched."""
     from matplotlib import ticker
     from matplotlib.backends import backend_agg
@@ -132,14 +140,15 @@ def _figure(fields: int) -> tuple[Any, list[Any]]:
 
     columns = 1 if fields == 1 else 2
     rows = -(-fields // columns)
-    figure = Figure(figsize=(6.4 * (1 if columns == 1 else 1.6), 3.6 * rows), dpi=120, layout="constrained")
-    backend_agg.FigureCanvasAgg(figure)
-    found = [figure.add_subplot(rows, columns, index + 1) for index in range(fields)]
+    drawn = Figure(figsize=(6.4 * (1 if columns == 1 else 1.6), 3.6 * rows), dpi=120, layout="constrained")
+    backend_agg.FigureCanvasAgg(drawn)
+    found = [drawn.add_subplot(rows, columns, index + 1) for index in range(fields)]
     for axes in found:
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    return figure, found
+    return drawn, found
 
 
-def _save(figure: Any, path: Path) -> Path:
-    figure.savefig(path)
+def save(drawn: Any, path: Path) -> Path:
+    """Writes a figure and returns its path."""
+    drawn.savefig(path)
     return path

@@ -145,7 +145,7 @@ def generate(
         jnp.asarray(valid),
         keys_B,
         jnp.asarray(tuple(stop_ids) or (-1,), jnp.int32),
-        # Greedy decoding draws nothing, and a whole distribution is not sorted: either takes longer than the model does.
+        # Greedy decoding draws nothing, and a whole distribution is not sorted: that takes longer than the model does.
         jnp.float32(temperature) if temperature > 0 else None,
         jnp.float32(top_p) if top_p < 1 else None,
         config=config,

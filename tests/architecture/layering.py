@@ -68,11 +68,12 @@ MAY_IMPORT = {
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these
 # The composition roots import anything but this.
 MAY_NOT_IMPORT = {
-    "experiment": {"run", "evaluation", "export", "quantization", *PROGRAMS},
-    "evaluation": {"run", "export", "quantization", *PROGRAMS},
-    "run": {"evaluation", "export", "quantization", *PROGRAMS},
-    "export": {"run", "evaluation", "quantization", *PROGRAMS},
-    "quantization": {"run", "evaluation", "export", *PROGRAMS},
+    "experiment": {"run", "evaluation", "export", "quantization", "sweep", *PROGRAMS},
+    "evaluation": {"run", "export", "quantization", "sweep", *PROGRAMS},
+    "run": {"evaluation", "export", "quantization", "sweep", *PROGRAMS},
+    "sweep": {"evaluation", "export", "quantization", *PROGRAMS},
+    "export": {"run", "evaluation", "quantization", "sweep", *PROGRAMS},
+    "quantization": {"run", "evaluation", "export", "sweep", *PROGRAMS},
 }
 ROOMS = {*MAY_IMPORT, *MAY_NOT_IMPORT}
 
@@ -219,8 +220,9 @@ def standard_library(root: Path) -> Iterator[str]:
 def outside(root: Path) -> Iterator[str]:
     """Nobody imports scripts, but they share `scripts.cli`; config files import nothing of ftjax but `ftjax.config`."""
     for entry in every_import(root, "configs", "scripts", "tests"):
-        room = "scripts/bench/" if entry.path[:2] == ("scripts", "bench") else "scripts/"
-        shared = entry.source.name.startswith(room) and entry.path[:2] in (("scripts", "cli"), ("scripts", "bench"))
+        inner = entry.path[1:2] if entry.path[1:2] in (("bench",), ("repro",)) else ()
+        room = "/".join(("scripts", *inner, ""))
+        shared = entry.source.name.startswith(room) and (inner or entry.path[1:2] == ("cli",))
         if entry.path[0] == "scripts" and not shared:
             yield f"{entry}: nobody imports scripts"
         if entry.source.name.startswith("configs/") and entry.path[0] == "ftjax" and entry.path[1:2] != ("config",):

@@ -31,6 +31,13 @@ ARGUMENTS = {
     ),
     "configs/sft/jsonl.py": ("data={rows},model={base}", "data={rows},model={base},eval={rows},exact=true,steps=5"),
     "configs/sft/full.py": ("", "data={rows},model={base}"),
+    "configs/sweeps/lora.py": ("", "data={rows},model={base}"),
+    "configs/repro/lora_vs_full.py": ("", "model={base},data={rows},eval={rows},bleu"),
+    "configs/repro/qlora_vs_lora.py": ("", "model={base},data={rows},eval={rows}"),
+    "configs/repro/rslora.py": ("model={base},data={rows},eval={rows}",),
+    "configs/repro/s1_base.py": ("model={base},data={rows},eval={rows}",),
+    "configs/repro/s1_qlora.py": ("model={base},data={rows},eval={rows}",),
+    "configs/repro/s1_lora.py": ("model={base},data={rows},eval={rows}",),
 }
 CALLS = [(name, argument) for name in FILES for argument in ARGUMENTS.get(name, ("",))]
 
@@ -56,9 +63,15 @@ def build(config):
 
 
 def small(config):
-    """The tiny base reads 128 tokens at most."""
-    shrunk = {"data.max_length": 64, "eval.max_new_tokens": 32}
-    return configs.override(config, shrunk) if config.model.path != "base" else config
+    """The tiny base reads 128 tokens at most and is 32 wide; the tests' 8 devices want a row each."""
+    shrunk = {}
+    if config.model.path != "base":
+        shrunk |= {"data.max_length": 64, "eval.max_new_tokens": 32}
+    if config.model.path != "base" and "algorithm" in config:
+        shrunk |= {"adapter.rank": min(config.adapter.rank, 8), "quant.group": 16}
+    if "algorithm" in config and config.data.batch_size % 8:
+        shrunk |= {"data.batch_size": 8}
+    return configs.override(config, shrunk)
 
 
 @pytest.mark.parametrize(("name", "argument"), CALLS)
@@ -78,11 +91,16 @@ def test_a_config_file_gives_the_same_config_every_time(name, argument, spec):
     assert configs.difference(first, second) == {}
 
 
-def test_every_entry_of_a_sweep_builds(spec):
-    sweeps = {name: module(name).get_sweep() for name in FILES if hasattr(module(name), "get_sweep")}
-    for name, entries in sweeps.items():
-        for changes in entries:
-            build(configs.override(configs.load(spec(name, "")), changes))
+@pytest.mark.parametrize(("name", "argument"), [call for call in CALLS if hasattr(module(call[0]), "get_sweep")])
+def test_every_entry_of_a_sweep_changes_what_the_config_has(name, argument, spec):
+    """Of entries that differ in numbers alone, one is built."""
+    kinds = {}
+    for changes in configs.sweep(spec(name, argument)):
+        config = configs.override(configs.load(spec(name, argument)), changes)
+        numbers = ("seed", "optimizer.learning_rate", "adapter.rank", "adapter.alpha")
+        kinds[str({key: value for key, value in changes.items() if key not in numbers})] = config
+    for config in kinds.values():
+        build(small(config))
 
 
 @pytest.mark.parametrize("name", FILES)
