@@ -77,6 +77,11 @@ def plan(
     return found
 
 
+def plan_of(base: Any, name: str, *, leaves: str, group: int) -> dict[str, Few]:
+    """Returns `plan` for the weights of a base, or of its shapes."""
+    return plan(name, {path: w.shape for path, w in tree.paths(base).items()}, leaves, group)
+
+
 def check(plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raises a UserError on the first weight that cannot be held as planned; reads no weight."""
     for path, few in plan.items():
@@ -134,7 +139,7 @@ def abstract_tree(base: Any, plan: Plan) -> Any:
 
 def quantize(base: Any, name: str, *, leaves: str, group: int) -> Any:
     """Returns a dense base with the chosen leaves quantised, layer by layer: no second dense copy is made."""
-    found = plan(name, {p: w.shape for p, w in tree.paths(base).items()}, leaves, group)
+    found = plan_of(base, name, leaves=leaves, group=group)
     node = lambda path, w: leaf(w, found[tree.name(path)], tree.name(path)) if tree.name(path) in found else w
     return jax.tree_util.tree_map_with_path(node, base)
 

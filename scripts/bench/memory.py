@@ -49,7 +49,8 @@ def compare(shape, setting, rows, length, dtype):
     name, remat = SETTINGS[setting]
     config = workload.shaped(step.SHAPES[shape], dtype, remat, 1)
     base = params.abstract(config, "bfloat16")
-    base = convert.abstract_tree(base, name, leaves=r"blocks\.\w+_proj", group=SMALL_GROUPS.get(shape, 0))
+    few = convert.plan_of(base, name, leaves=r"blocks\.\w+_proj", group=SMALL_GROUPS.get(shape, 0))
+    base = convert.abstract_tree(base, few)
     algorithm, update, schedule = workload.training(config, step.RANK, step.ALPHA, step.RATE, False)
     make = lambda base: states.init(algorithm.init(jax.random.key(1), base), update, jax.random.key(2))
     state = jax.eval_shape(make, base)

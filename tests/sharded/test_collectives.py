@@ -185,9 +185,8 @@ def test_loss_and_gradients_are_those_of_one_device(algorithm, name, config):
     ],
 )  # fmt: skip
 def test_a_mesh_that_cuts_through_groups_is_refused_by_shapes_alone(sizes, text, config):
-    wide = lambda name, **changes: convert.abstract_tree(
-        params.abstract(config, "float32"), name, leaves=r"blocks\.(q|gate|down)_proj", **changes
-    )
+    dense, leaves = params.abstract(config, "float32"), r"blocks\.(q|gate|down)_proj"
+    wide = lambda name, group: convert.abstract_tree(dense, convert.plan_of(dense, name, leaves=leaves, group=group))
     mesh, letters = meshes.make(**dict(zip(meshes.AXES, sizes, strict=True))), params.axes(config)
     with pytest.raises(UserError, match=text):
         meshes.check_groups(mesh, wide("nf4-dq", group=64), letters)
@@ -197,7 +196,7 @@ def test_a_mesh_that_cuts_through_groups_is_refused_by_shapes_alone(sizes, text,
 
 def test_the_outer_scales_of_nf4_dq_do_not_keep_its_codes_whole():
     mesh = meshes.make(data=1, fsdp=1, tensor=8)
-    node = convert.abstract((2, 128, 320), "nf4-dq", group=GROUP)  # 320 outputs: 2 blocks of 256 for 8 devices
+    node = convert.abstract((2, 128, 320), convert.Few("nf4-dq", GROUP))  # 320 outputs: 2 blocks of 256 for 8 devices
     laid = meshes.leaf_shardings(mesh, ("L", "D", "F"), node)
     assert laid.codes.spec[2] == laid.scales.spec[2] == "tensor"
     assert laid.nested.spec[2] is None

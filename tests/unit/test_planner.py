@@ -27,9 +27,8 @@ def abstract(tiny_config):
 
     def build(name, remat):
         config = tiny_config(remat=remat, **SHAPE)
-        base = convert.abstract_tree(
-            params.abstract(config, "bfloat16"), name, leaves=r"blocks\.\w+_proj", group=16 if name != "none" else 0
-        )
+        dense = params.abstract(config, "bfloat16")
+        base = convert.abstract_tree(dense, convert.plan_of(dense, name, leaves=r"blocks\.\w+_proj", group=16))
         adapters = functools.partial(
             init.init, make=functools.partial(lora.init_one, dropout=0.0, rslora=False), targets="all-linear", rank=16,
             alpha=32.0, rank_pattern={}, alpha_pattern={},
