@@ -1,7 +1,7 @@
 """What the scripts share: one-line errors, exit codes, flags that are not abbreviated."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import os
 import platform
 import sys
@@ -38,6 +38,13 @@ def parse(made: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     if unknown:
         raise UserError(f"{unknown[0]!r} belongs to no flag.{lookup.suggestion(unknown[0], known)}")
     return flags
+
+
+def refuse(mistakes: Mapping[str, object]) -> None:
+    """Raises the first mistake that was made, as a UserError."""
+    for mistake, made in mistakes.items():
+        if made:
+            raise UserError(mistake)
 
 
 def huge_pages() -> None:

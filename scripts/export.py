@@ -68,9 +68,7 @@ def check(args: argparse.Namespace) -> None:
         f"{name} goes with --format merged; an adapter has no base in it": value and args.format == "peft"
         for name, value in merged_only.items()
     }
-    for mistake, made in mistakes.items():
-        if made:
-            raise UserError(mistake)
+    cli.refuse(mistakes)
 
 
 def main(argv: list[str]) -> int:

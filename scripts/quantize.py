@@ -17,7 +17,6 @@ from pathlib import Path
 import shlex
 import sys
 
-from ftjax.errors import UserError
 from scripts import cli
 
 LEAVES = r"blocks\.\w+_proj"
@@ -56,9 +55,7 @@ def check(args: argparse.Namespace) -> None:
         f"--iterations {args.iterations} must be at least 1": args.iterations is not None and args.iterations < 1,
         "--iterations goes with --loftq": args.iterations is not None and args.loftq is None,
     }
-    for mistake, made in mistakes.items():
-        if made:
-            raise UserError(mistake)
+    cli.refuse(mistakes)
 
 
 def main(argv: list[str]) -> int:

@@ -86,7 +86,7 @@ def kinds(block: int, levels: np.ndarray | None = None) -> dict[str, Callable[[j
         "e2m1": both_signs(E2M1),
         "e3m0": both_signs(E3M0),
     } | ({} if levels is None else {"lloyd": levels})
-    ours = lambda name: lambda w: convert.matrix(w, name, group=block, where="E1").dequantize(jnp.float32)
+    ours = lambda name: lambda w: convert.matrix(w, convert.Few(name, block), where="E1").dequantize(jnp.float32)
     return {name: ours(name) for name in OURS} | {name: rounded(table, block) for name, table in tables.items()}
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from ftjax import tree
 from ftjax.models import params
-from ftjax.models.config import ModelConfig, Rope
 from ftjax.quant import convert
+from scripts.bench import step, workload
 from scripts.repro.check import Check
 
 SHAPE = (4096, 14336)
@@ -19,36 +19,10 @@ def nbytes(node: object) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(node))
 
 
-def seventy() -> ModelConfig:
-    """Returns the shape of Llama-3-70B."""
-    return ModelConfig(
-        family="llama",
-        vocab_size=128_256,
-        d_model=8192,
-        d_ff=28_672,
-        n_layers=80,
-        n_heads=64,
-        n_kv_heads=8,
-        head_dim=128,
-        rope=Rope("default", 500_000.0),
-        norm_eps=1e-5,
-        max_position=8192,
-        tie_embeddings=False,
-        activation="silu",
-        qkv_bias=False,
-        o_bias=False,
-        mlp_bias=False,
-        qk_norm=False,
-        windows=(0,) * 80,
-        dtype="float32",
-        remat="none",
-        unroll=1,
-    )
-
-
 def linear_bytes() -> tuple[int, int]:
     """Returns the bytes of the linears of 70B in nf4-dq without the offsets, and those of the offsets."""
-    base = convert.abstract_tree(params.abstract(seventy(), "float32"), "nf4-dq", leaves=r"blocks\.\w+_proj", group=0)
+    dense = params.abstract(workload.shaped(step.SHAPES["70B"], "float32", "none", 1), "float32")
+    base = convert.abstract_tree(dense, convert.plan_of(dense, "nf4-dq", leaves=r"blocks\.\w+_proj", group=0))
     found = {path: leaf for path, leaf in tree.paths(base).items() if "_proj" in path}
     sizes = {path: leaf.size * leaf.dtype.itemsize for path, leaf in found.items()}
     offsets = sum(size for path, size in sizes.items() if path.endswith(".offset"))
@@ -64,7 +38,10 @@ def run() -> list[Check]:
         rng = np.random.default_rng(0)
         values = rng.standard_normal(SHAPE, np.float32) if name == "normal" else rng.standard_t(5, SHAPE)
         weight = jnp.asarray(values, jnp.float32)
-        single, double = (convert.matrix(weight, kind, group=0, where="E2") for kind in ("nf4", "nf4-dq"))
+        single, double = (
+            convert.matrix(weight, convert.Few(kind, convert.group_of(kind, 0)), where="E2")
+            for kind in ("nf4", "nf4-dq")
+        )
         if name == "normal":
             got, plain = 8 * nbytes(double) / count, 8 * nbytes(single) / count
             checks.append(Check("bits with double quantisation", f"{wanted:.12f}", f"{got:.12f}", got == wanted))
