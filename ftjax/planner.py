@@ -68,14 +68,15 @@ def _kept(config: ModelConfig, ranks: int) -> int:
     """Returns the numbers a token that one layer keeps for the backward pass."""
     if config.remat == "full":
         return config.d_model  # the input
-    # Without remat also what autodiff wants of the activation and its product, and of the two norms.
-    return _dots(config, ranks) + (4 * config.d_ff + 4 * config.d_model if config.remat == "none" else 0)
+    # Without remat also attended in a second layout, and what autodiff wants of the gated product and of the norms.
+    more = config.q_dim + 4 * config.d_ff + 4 * config.d_model if config.remat == "none" else 0
+    return _dots(config, ranks) + more
 
 
 def _dots(config: ModelConfig, ranks: int) -> int:
     c = config
-    # block.SAVED: input and middle, q and attended (in two layouts), k and v, gate and up, A's outputs, a logsum a head
-    dots = 2 * c.d_model + 3 * c.q_dim + 2 * c.kv_dim + 2 * c.d_ff + ranks + c.n_heads
+    # block.SAVED: input and middle, q and attended, k and v, gate and up, A's outputs, a logsum a head
+    dots = 2 * c.d_model + 2 * c.q_dim + 2 * c.kv_dim + 2 * c.d_ff + ranks + c.n_heads
     return dots + (2 * c.d_model if c.post_norms else 0)
 
 

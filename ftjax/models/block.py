@@ -99,7 +99,7 @@ def qkv(
 def after_attention(x_BTD: jax.Array, attended: jax.Array, layer: Layer, config: ModelConfig) -> jax.Array:
     """Returns the block's output: the attention's projection and the gated MLP, each added to its input."""
     c, block = config, layer.block
-    merged = checkpoint_name(attended.reshape(*x_BTD.shape[:2], c.q_dim), "attended")
+    merged = attended.reshape(*x_BTD.shape[:2], c.q_dim)
     out_BTD = _project(merged, block, "o")
     if c.post_norms:
         out_BTD = _norm(checkpoint_name(out_BTD, "out"), block.attention_out_norm, c)
