@@ -78,7 +78,6 @@ def byte_level(file: gguf_file.File) -> Any:
     """Returns the `PreTrainedTokenizerFast` of a file whose tokenizer is byte-level BPE."""
     import tokenizers
     from tokenizers import decoders, models, normalizers, pre_tokenizers
-    import transformers
 
     found = tokens(file)
     split = _split(file)
@@ -96,13 +95,7 @@ def byte_level(file: gguf_file.File) -> Any:
     core.decoder = decoders.ByteLevel()
     if split.nfc:
         core.normalizer = normalizers.NFC()
-    add(core, found, normalized=False)
-    begin(core, found)
-    made = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core, clean_up_tokenization_spaces=False, **found.special
-    )
-    made.chat_template = found.template
-    return made
+    return _finished(core, found, normalized=False)
 
 
 def _split(file: gguf_file.File) -> Split:
@@ -142,6 +135,19 @@ def begin(core: Any, found: Tokens) -> None:
         )
 
 
+def _finished(core: Any, found: Tokens, *, normalized: bool) -> Any:
+    """Returns the `PreTrainedTokenizerFast` of a tokenizer, with added tokens, BOS and chat template."""
+    import transformers
+
+    add(core, found, normalized=normalized)
+    begin(core, found)
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core, clean_up_tokenization_spaces=False, **found.special
+    )
+    made.chat_template = found.template
+    return made
+
+
 def pieces(file: gguf_file.File) -> Any:
     """Returns the `PreTrainedTokenizerFast` of a file whose tokenizer is SentencePiece BPE, without the first space.
 
@@ -151,7 +157,6 @@ def pieces(file: gguf_file.File) -> Any:
     """
     import tokenizers
     from tokenizers import decoders, models, normalizers
-    import transformers
 
     found = tokens(file)
     scores = _scores(file, found)
@@ -168,13 +173,7 @@ def pieces(file: gguf_file.File) -> Any:
     core.normalizer = normalizers.Replace(" ", SPACE)
     strip = [decoders.Strip(" ", 1, 0)] if first_space(file) else []
     core.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip])
-    add(core, found, normalized=True)
-    begin(core, found)
-    made = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core, clean_up_tokenization_spaces=False, **found.special
-    )
-    made.chat_template = found.template
-    return made
+    return _finished(core, found, normalized=True)
 
 
 def first_space(file: gguf_file.File) -> bool:

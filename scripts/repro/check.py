@@ -1,7 +1,6 @@
 """What a reproduction returns: one line a rule, with what was expected and what came out."""
 
 from collections.abc import Iterable
-import datetime
 from typing import NamedTuple
 
 
@@ -23,11 +22,6 @@ def table(checks: Iterable[Check]) -> str:
     """Returns the checks as a Markdown table."""
     rows = [f"| {c.what} | {c.expected} | {c.measured} | {c.verdict} |" for c in checks]
     return "\n".join(["| what | expected | measured | |", "|---|---|---|---|", *rows]) + "\n"
-
-
-def today() -> str:
-    """Returns the date."""
-    return datetime.date.today().isoformat()
 
 
 def near(what: str, expected: float, measured: float, share: float) -> Check:

@@ -43,7 +43,7 @@ def lora_vs_full(rows: Sequence[sweeps.Row]) -> str:
         line = [name, f"{group.mean('trainable_share'):.2%}", f"{rate(group):g}", str(len(group.values(LOSS)))]
         line += [spread(group.values(LOSS)), f"{share:.1%}"]
         if scored:
-            line += [_short(group.values(SCORE)), f"{group.mean(SCORE) / top.mean(SCORE):.1%}"]
+            line += [spread(group.values(SCORE), 3), f"{group.mean(SCORE) / top.mean(SCORE):.1%}"]
         lines.append(line)
     return _table(lines)
 
@@ -68,7 +68,7 @@ def qlora_vs_lora(rows: Sequence[sweeps.Row]) -> tuple[str, list[Check]]:
     for name, group in found.items():
         line = ["float32" if name == "none" else name, str(len(group.values(LOSS))), f"{group.mean(BEFORE):.4f}"]
         line += [spread(group.values(LOSS)), f"{group.mean(LOSS) - lora.mean(LOSS):+.4f}", f"{share(group):.1%}"]
-        lines.append(line + ([_short(group.values(SCORE))] if scored else []))
+        lines.append(line + ([spread(group.values(SCORE), 3)] if scored else []))
     gap, first = double.mean(LOSS) - lora.mean(LOSS), double.mean(BEFORE) - lora.mean(BEFORE)
     checks = [
         Check("nf4-dq less LoRA after training, nats", "at most .015", f"{gap:+.4f}", gap <= 0.015),
@@ -76,11 +76,6 @@ def qlora_vs_lora(rows: Sequence[sweeps.Row]) -> tuple[str, list[Check]]:
         Check("improvement of nf4-dq", "at least 95% of LoRA's", f"{share(double):.1%}", share(double) >= 0.95),
     ]
     return _table(lines), checks
-
-
-def _short(values: Sequence[float]) -> str:
-    more = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.3f}{more}"
 
 
 def _table(lines: Sequence[Sequence[Any]]) -> str:

@@ -39,10 +39,10 @@ def best(groups: Sequence[sweeps.Group]) -> sweeps.Group:
     return min((g for g in groups if g.values(LOSS)), key=lambda g: g.values(LOSS)[0])
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 4) -> str:
     """Returns mean and standard deviation."""
-    more = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.4f}{more}"
+    more = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{more}"
 
 
 def e4(rows: Sequence[sweeps.Row]) -> list[Check]:
