@@ -31,10 +31,18 @@ KEPT = (  # at the other seeds: each method at its best rate
     {"adapter.rank": 64, "optimizer.learning_rate": 1e-2},
     {"adapter.targets": "q_proj,k_proj,v_proj,o_proj", "adapter.rank": 16, "optimizer.learning_rate": 1e-2},
 )
-SMOLLM2 = (  # on a larger model, once each, at the rates of the reference runs
+SMOLLM2 = (  # on a larger model, once each; full, r 4 and r 16 at the rates of the reference runs
     {"adapter.name": "none", "optimizer.learning_rate": 1e-4},
     {"adapter.rank": 4, "adapter.alpha": 8.0, "optimizer.learning_rate": 2e-3},
     {"adapter.rank": 16, "adapter.alpha": 32.0, "optimizer.learning_rate": 1e-3},
+    {"adapter.rank": 1, "adapter.alpha": 2.0, "optimizer.learning_rate": 2e-3},
+    {"adapter.rank": 64, "adapter.alpha": 128.0, "optimizer.learning_rate": 1e-3},
+    {
+        "adapter.targets": "q_proj,k_proj,v_proj,o_proj",
+        "adapter.rank": 16,
+        "adapter.alpha": 32.0,
+        "optimizer.learning_rate": 1e-3,
+    },
 )
 
 

@@ -25,5 +25,5 @@ def get_config(arg=""):
 
 def get_sweep(arg=""):
     if "data=" in arg:
-        return args.grid({"quant.format": ("nf4-dq",)})
+        return args.grid({"quant.format": FORMATS})
     return args.grid({"quant.format": FORMATS, "seed": lora_vs_full.SEEDS})

@@ -126,7 +126,7 @@ def load(
         else:
             leaf = _aligned(shape.shape, shape.dtype)
             for place, entry in sources[name]:
-                shards.copy(leaf[place.at], _tensor(place, entry))
+                _write(leaf[place.at], place, entry)
         made[name] = _on_device(leaf, letters[name], mesh)
     return config, params.from_paths(made)
 
@@ -163,6 +163,14 @@ def _tensor(place: _hf.Place, entry: Any) -> np.ndarray:
     tensor = gguf.read(entry) if isinstance(entry, gguf.Entry) else shards.read(entry)
     tensor = tensor if place.rows is None else tensor[slice(*place.rows)]
     return tensor.T if place.transpose else tensor
+
+
+def _write(out: np.ndarray, place: _hf.Place, entry: Any) -> None:
+    """Writes a tensor of the checkpoint to where our leaf holds it."""
+    if isinstance(entry, gguf.Entry):
+        shards.copy(out, _tensor(place, entry))
+    else:
+        shards.fill(out.T if place.transpose else out, entry, place.rows[0] if place.rows else 0)
 
 
 def _on_device(leaf: Any, letters: tuple[str, ...], mesh: jax.sharding.Mesh | None) -> Any:

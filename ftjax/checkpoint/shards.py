@@ -26,6 +26,7 @@ _CODES = {"U8": np.uint8, "I8": np.int8, "F8_E4M3": ml_dtypes.float8_e4m3fn}  # 
 
 ALIGNMENT = 64  # bytes at which jax takes an array on a CPU without a copy
 _BLOCK = 128  # numbers a side, so that both blocks stay in the cache
+_SLAB = 2**25  # bytes of a tensor in memory at a time, where it goes straight to its place
 
 
 class Entry(NamedTuple):
@@ -143,9 +144,30 @@ def dtype(folder: Path, stem: str = "model") -> str:
 
 def read(entry: Entry) -> np.ndarray:
     """Returns one tensor as it is stored."""
+    return raw(entry).view(_kind(entry)).reshape(entry.shape)
+
+
+def _kind(entry: Entry) -> np.dtype:
     if entry.dtype not in _DTYPES:
         raise UserError(f"{entry.file}: {entry.name} is stored as {entry.dtype}; known: {', '.join(_DTYPES)}")
-    return raw(entry).view(_DTYPES[entry.dtype]).reshape(entry.shape)
+    return np.dtype(_DTYPES[entry.dtype])
+
+
+def fill(out: np.ndarray, entry: Entry, first: int = 0) -> None:
+    """Writes the rows of one tensor from `first` on into an array of their shape (a transposed view will do).
+
+    As many as `out` has, cast to its dtype. The tensor is never in memory as a whole: an untied head is the largest of a
+    checkpoint, and would stand there twice.
+    """
+    kind = _kind(entry)
+    row = math.prod(entry.shape[1:]) * kind.itemsize
+    step = max(1, _SLAB // max(row, 1))
+    with entry.file.open("rb") as stream:
+        stream.seek(entry.begin + first * row)
+        for at in range(0, len(out), step):
+            rows = out[at : at + step]
+            part = np.fromfile(stream, np.uint8, len(rows) * row)
+            copy(rows, part.view(kind).reshape(rows.shape))
 
 
 def raw(entry: Entry) -> np.ndarray:

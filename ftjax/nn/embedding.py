@@ -15,7 +15,7 @@ def embed(table: Any, tokens: jax.typing.ArrayLike) -> jax.Array:
     if isinstance(table, Adapted):
         return table.adapter.rows(embed(table.frozen, tokens), tokens, table.frozen)
     if quant_format.is_quantized(table):
-        return jnp.take(table.dequantize(jnp.float32), tokens, axis=0)
+        return table.rows(tokens)
     return jnp.take(table, tokens, axis=0)
 
 

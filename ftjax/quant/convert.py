@@ -50,8 +50,8 @@ def group_of(name: str, group: int) -> int:
 def chosen(shapes: Mapping[str, tuple[int, ...]], leaves: str, *, embeddings: bool = False) -> list[str]:
     """Returns the paths of the weights that the regex `leaves` quantises; no match is a UserError that lists them.
 
-    Only matrices can be quantised. An embedding is looked up by row, and the whole table is made dense for that: it is
-    refused unless `embeddings` says that this is meant.
+    Only matrices can be quantised. An embedding is refused unless `embeddings` says that this is meant: its numbers go
+    into the stream as they are, and tied to the head it decides every logit.
     """
     matrices = [path for path, shape in shapes.items() if len(shape) >= (3 if path.startswith("blocks.") else 2)]
     found = [path for path in matrices if tree.matches(path, leaves)]

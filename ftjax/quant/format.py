@@ -5,6 +5,7 @@ A format is one file with a node and `quantize(weight, *, group)`. The node subc
 
 - `shape`: the shape of the weight that it stands for;
 - `dequantize(dtype)`: the dense weight;
+- `rows(index)`: some rows of a weight [in, out] (an embedding), which `Quantized` reads from the arrays as they are;
 - array leaves that keep rank and axis order of the weight (an axis may be shorter, or 1), so that one PartitionSpec
   serves all of them, a scan over layers slices all of them, and no reshape merges a sharded axis with another.
 
@@ -18,7 +19,7 @@ from typing import Any
 from flax import struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 import numpy as np
 
 
@@ -33,6 +34,17 @@ class Quantized:
     def dequantize(self, dtype: jax.typing.DTypeLike) -> jax.Array:
         """Returns the dense weight."""
         raise TypeError(f"{type(self).__name__} must say how it becomes dense {dtype}")
+
+    def rows(self, index: Int[Array, "..."]) -> Float[Array, "... O"]:
+        """Returns rows of a weight [in, out] in float32, without making the rest of it dense.
+
+        An array with a row for every n rows of the weight has its row index // n for this one. What is picked so is the
+        node of a weight of one row, or of the two that share a byte.
+        """
+        every = self.shape[-2]
+        pick = lambda leaf: jnp.take(leaf, index // (every // leaf.shape[-2]), axis=0)[..., None, :]
+        dense = jax.tree.map(pick, self).dequantize(jnp.float32)
+        return jnp.take_along_axis(dense, (index % dense.shape[-2])[..., None, None], axis=-2)[..., 0, :]
 
 
 def is_quantized(leaf: Any) -> bool:

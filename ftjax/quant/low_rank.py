@@ -39,6 +39,10 @@ class Corrected(struct.PyTreeNode, fmt.Quantized):
         """Returns Q + A B, in float32 and then rounded to `dtype`."""
         return (self.few.dequantize(jnp.float32) + self.a @ self.b).astype(dtype)
 
+    def rows(self, index: jax.Array) -> jax.Array:
+        """Returns rows of a weight [in, out] in float32."""
+        return self.few.rows(index) + jnp.take(self.a, index, axis=0) @ self.b
+
 
 def abstract(few: Any, rank: int) -> Corrected:
     """Returns the node of shapes around a node of shapes."""

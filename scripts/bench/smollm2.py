@@ -6,8 +6,10 @@ python scripts/bench/smollm2.py --data train.jsonl --peer --model smollm2-hf    
 
 Both read the same rows (`messages`, or GSM8K's question and answer), in their order, and take their own CPU time.
 Training: 4 rows a step, at most 256 tokens each, LoRA r 16 on all linears, every token counts, float32. Generation:
-prompts of 64 tokens cut from the rows, 64 new tokens, no early stop. Figures are per CPU-second of one core: `decode`
-leaves the prefill out, `whole` does not. Compiling is not counted, nor the peers' first batch.
+prompts of 64 tokens cut from the rows, 64 new tokens, no early stop. `--quant` puts the frozen base into few bits; the
+peer then takes bitsandbytes' NF4 with double quantisation, whatever the format. Figures are per CPU-second of one core:
+`decode` leaves the prefill out, `whole` does not, of `--rounds` the median. Compiling is not counted, nor the peers'
+first batch.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+import statistics
 import sys
 import tempfile
 import time
@@ -34,6 +37,8 @@ def flags(argv):
     parser.add_argument("--peer", action="store_true", help="transformers and TRL instead of ftjax")
     parser.add_argument("--batches", default="1,8,16", help="of generation; empty: none")
     parser.add_argument("--steps", type=int, default=5, help="of training; 0: none")
+    parser.add_argument("--rounds", type=int, default=1, help="of generation")
+    parser.add_argument("--quant", default="none", help="the format of the frozen base")
     parser.add_argument("--layout", choices=("padded", "packed"), default="padded", help="of ftjax; the peer pads")
     parser.add_argument("--remat", choices=("none", "dots", "full"), default="none")
     parser.add_argument("--cores", type=int, default=1, help="0: all")
@@ -61,12 +66,15 @@ def timed(run, *arguments):
     return time.process_time() - began, result
 
 
-def rates(size, prefill, whole):
-    """Returns tokens a CPU-second, from the CPU-seconds of one token and of all of them."""
+def rates(size, tokens, prompts, rounds):
+    """Returns tokens a CPU-second, from the CPU-seconds of one token and of all of them, and the first tokens made."""
+    pairs = [[timed(tokens, prompts, new) for new in (1, NEW)] for _ in range(rounds)]
+    prefill, whole = (statistics.median(pair[k][0] for pair in pairs) for k in (0, 1))
     return {
         "decode": size * (NEW - 1) / max(whole - prefill, 1e-9),
         "whole": size * NEW / whole,
         "prefill": size * PROMPT / prefill,
+        "first": pairs[0][1][1][0, -NEW:][:8].tolist(),
     }
 
 
@@ -85,9 +93,10 @@ def our_generation(args, rows):
     from ftjax.checkpoint import hf_import
     from ftjax.data import tokenizer
     from ftjax.sampling import generate
+    from scripts.bench import workload
 
     began = time.monotonic()
-    config, base = hf_import.load(args.model)
+    config, base = hf_import.load(args.model, workload.planned(hf_import.read_config(args.model), args.quant))
     jax.block_until_ready(base)
     found = {"load_seconds": time.monotonic() - began}
     ids = tokenizer.load(args.model).encode(text_of(rows)).ids
@@ -103,8 +112,7 @@ def our_generation(args, rows):
         prompts = [ids[PROMPT * k : PROMPT * (k + 1)] for k in range(size)]
         for new in (1, NEW):  # compiles
             tokens(prompts, new)
-        (prefill, _), (whole, made) = (timed(tokens, prompts, new) for new in (1, NEW))
-        found[f"generate_{size}"] = rates(size, prefill, whole) | {"first": made[0, :8].tolist()}
+        found[f"generate_{size}"] = rates(size, tokens, prompts, args.rounds)
     return found
 
 
@@ -117,7 +125,7 @@ def our_training(args, rows):
         file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows), encoding="utf-8")
         wanted = argparse.Namespace(
             model=args.model, data=file, dtype="float32", remat=args.remat, unroll=1, steps=args.steps, skip=0,
-            layout=args.layout, full=False,
+            layout=args.layout, full=False, quant=args.quant,
         )  # fmt: skip
         case = workload.build(wanted, None, BATCH, LENGTH, RANK, ALPHA, RATE)
     return workload.measure(case, args.steps)
@@ -134,7 +142,7 @@ def theirs(args, rows):
     torch.set_num_threads(args.cores or os.cpu_count())
     found = {}
     began = time.monotonic()
-    model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, **in_four_bits(args))
     found["load_seconds"] = time.monotonic() - began
     tok = transformers.AutoTokenizer.from_pretrained(args.model)
     model.generation_config.eos_token_id = None
@@ -142,19 +150,33 @@ def theirs(args, rows):
 
     def tokens(prompts, new):
         with torch.no_grad():
-            return model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_new_tokens=new)
+            out = model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_new_tokens=new)
+        assert out.shape[1] == PROMPT + new
+        return out
 
     for size in map(int, filter(None, args.batches.split(","))):
         prompts = torch.tensor([ids[PROMPT * k : PROMPT * (k + 1)] for k in range(size)])
         tokens(prompts, 2)
-        (prefill, _), (whole, made) = (timed(tokens, prompts, new) for new in (1, NEW))
-        assert made.shape[1] == PROMPT + NEW
-        found[f"generate_{size}"] = rates(size, prefill, whole) | {"first": made[0, PROMPT : PROMPT + 8].tolist()}
+        found[f"generate_{size}"] = rates(size, tokens, prompts, args.rounds)
     if args.steps:
         found["train"] = their_training(args, rows, model, tok, (datasets, peft, torch, transformers, trl))
     import resource
 
     return found | {"peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
+
+
+def in_four_bits(args):
+    """Returns the arguments that put transformers' model into bitsandbytes' NF4 with double quantisation."""
+    if args.quant == "none":
+        return {}
+    import torch
+    import transformers
+
+    few = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )  # fmt: skip
+    return {"quantization_config": few, "device_map": "cpu"}
 
 
 def their_training(args, rows, model, tok, libraries):
@@ -210,7 +232,12 @@ def main(argv):
     rows = chats(args.data, max(BATCH * (args.steps + 1), 32))
     before = os.getloadavg()
     found = theirs(args, rows) if args.peer else ours(args, rows)
-    about = {"who": "peer" if args.peer else "ftjax", "cores": args.cores, "load_average": [*before, *os.getloadavg()]}
+    about = {
+        "who": "peer" if args.peer else "ftjax",
+        "quant": args.quant,
+        "cores": args.cores,
+        "load_average": [*before, *os.getloadavg()],
+    }
     text = json.dumps(about | found)
     print(text)
     if args.out is not None:

@@ -2,6 +2,7 @@
 
 python scripts/bench/step.py --shape S --steps 5
 python scripts/bench/step.py --model DIR --data FILE.jsonl --steps 8     # somebody else's rows, in their order
+python scripts/bench/step.py --shape S --quant nf4-dq                    # QLoRA
 
 One pinned core by default, because CPU-seconds of one core are what a shared machine can tell; --cores 0 uses all.
 A batch is 8 sequences, packed into as many rows of 512 as they need (or padded: 8 rows; or dataset: 4 rows filled from
@@ -40,6 +41,7 @@ def flags(argv):
     parser.add_argument("--remat", choices=("none", "dots", "full"), default="dots")
     parser.add_argument("--unroll", type=int, default=1)
     parser.add_argument("--full", action="store_true", help="train all weights instead of adapters")
+    parser.add_argument("--quant", default="none", help="the format of a frozen base; groups of 64, or what divides")
     parser.add_argument("--cores", type=int, default=1, help="0: all")
     parser.add_argument("--out", type=Path, help="append the result as a JSON line")
     return cli.parse(parser, argv)
@@ -73,6 +75,7 @@ def main(argv):
         "shape": args.shape if args.model is None else str(args.model),
         "layout": args.layout,
         "dtype": args.dtype,
+        "quant": args.quant,
     }
     result |= {"seconds_in_all": time.monotonic() - began, "cores": args.cores or os.cpu_count(), "remat": args.remat}
     width = max(map(len, result))

@@ -18,6 +18,7 @@ from ftjax.data import batch as batches
 from ftjax.data import encode, pack, tokenizer
 from ftjax.models import params
 from ftjax.models.config import ModelConfig, Rope
+from ftjax.quant import convert
 from ftjax.runs import clock
 from ftjax.train import optimizer, state, step
 
@@ -111,14 +112,29 @@ def training(config, rank, alpha, rate, full):
     return algorithm, update, schedule
 
 
+def planned(config, name):
+    """Returns which weights are in few bits, in the largest group of at most the format's own that divides each."""
+    if name == "none":
+        return {}
+    own = convert.group_of(name, 0)
+    shapes = {path: leaf.shape for path, leaf in tree.paths(params.abstract(config, "float32")).items()}
+    group = lambda rows: next(g for g in (own, 32, 16, 2) if rows % g == 0) if own else 0
+    return {path: convert.Few(name, group(shapes[path][-2])) for path in convert.chosen(shapes, hf_import.QUANTISED)}
+
+
 def build(args, shape, batch, length, rank, alpha, rate):
     """Returns the case that the flags of `step.py` describe."""
     if args.model is not None:
-        config, base = hf_import.load(args.model, dtype=args.dtype)
+        found = planned(hf_import.read_config(args.model), args.quant)
+        config, base = hf_import.load(args.model, found, args.dtype)
         config = dataclasses.replace(config, remat=args.remat, unroll=args.unroll)
     else:
         config = shaped(shape, args.dtype, args.remat, args.unroll)
         base = params.init(jax.random.key(0), config, args.dtype)
+        few = planned(config, args.quant)
+        base = params.from_paths(
+            {name: convert.leaf(w, few[name], name) if name in few else w for name, w in tree.paths(base).items()}
+        )
     rows = examples_of(args, config.vocab_size, batch * (args.steps + args.skip), length)[batch * args.skip :]
     if args.layout == "dataset":
         made = packed_file(rows, batch // 2, length)

@@ -14,7 +14,7 @@ from ftjax.adapters import attach
 from ftjax.checkpoint import store
 from ftjax.errors import UserError
 from ftjax.models import decoder
-from ftjax.nn import matmul
+from ftjax.nn import embedding, matmul
 from ftjax.quant import convert
 from ftjax.quant import format as fmt
 
@@ -146,6 +146,18 @@ def test_a_group_that_straddles_a_shard_is_not_split():
     mesh = meshes.make(data=1, fsdp=8, tensor=1)
     node = quantized("nf4", jax.random.normal(jax.random.key(4), (2, 128, 64)), 64)  # 2 groups for 8 devices
     assert all(s.spec[1] is None for s in jax.tree.leaves(meshes.leaf_shardings(mesh, ("L", "D", "F"), node)))
+
+
+@each_format
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_lookup_is_that_of_the_dense_table_and_makes_no_table_dense(name, rank):
+    table = jax.random.normal(jax.random.key(3), (512, 96))
+    node = convert.matrix(table, convert.Few(name, group(name, 32), rank=rank, iterations=min(rank, 1)), where="table")
+    tokens = jnp.array([[0, 1, 31], [32, 63, 511]])
+    expected = node.dequantize(jnp.float32)[tokens]
+    np.testing.assert_allclose(embedding.embed(node, tokens), expected, rtol=0, atol=1e-6 if rank else 0)
+    made = jax.make_jaxpr(embedding.embed)(node, tokens)
+    assert max(var.aval.size for eqn in made.eqns for var in eqn.outvars) < table.size
 
 
 @each_format

@@ -74,6 +74,23 @@ def test_a_copy_holds_the_same_numbers_whichever_way_either_is_stored(dtypes, sh
             np.testing.assert_array_equal(out, array.astype(wanted))
 
 
+@pytest.mark.parametrize("shape", [(300, 130), (128, 1), (7,), (0, 5), (5, 0)])
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_tensor_read_slab_by_slab_is_the_one_read_whole(shape, first, tmp_path, monkeypatch):
+    array = np.random.default_rng(0).standard_normal(shape).astype(ml_dtypes.bfloat16)
+    shards.write(tmp_path / "model.safetensors", [planned("t", array)])
+    entry = shards.entries(tmp_path)["t"]
+    monkeypatch.setattr(shards, "_SLAB", 1000)
+    largest = []
+    copy = shards.copy
+    monkeypatch.setattr(shards, "copy", lambda out, part: (largest.append(part.nbytes), copy(out, part)))
+    part = array[first : first + 250]
+    for out in (np.empty(part.shape, np.float32), np.empty(part.shape[::-1], np.float32).T):
+        shards.fill(out, entry, first)
+        np.testing.assert_array_equal(out, part.astype(np.float32))
+    assert max(largest, default=0) <= 1000
+
+
 @pytest.fixture
 def sharded(tmp_path):
     """A folder of two shards with an index."""
