@@ -100,8 +100,11 @@ def thaw(value: Any) -> Any:
     return {key: thaw(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def from_run(folder: str | Path) -> ml_collections.ConfigDict:
-    """Returns the locked config of a run folder, equal to the one that started it."""
+def from_run(folder: str | Path, defaults: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
+    """Returns the locked config of a run folder, equal to the one that started it.
+
+    Keys that the run does not have, because an older ftjax made it, are those of `defaults`.
+    """
     path = Path(folder) / "config.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -113,7 +116,7 @@ def from_run(folder: str | Path) -> ml_collections.ConfigDict:
         ) from None
     if not isinstance(data, dict):
         raise errors.UserError(f"{path} holds no object; give the folder of a run, runs/NAME")
-    return ml_collections.ConfigDict(_with_placeholders(thaw(data))).lock()
+    return ml_collections.ConfigDict(_with_placeholders(_completed(thaw(data), defaults or {}))).lock()
 
 
 def load(spec: str) -> ml_collections.ConfigDict:
@@ -308,6 +311,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return (type(value) is bool, value)
+
+
+def _completed(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the data with the keys that only the defaults have."""
+    filled = {**dict(defaults.items()), **data}
+    for key, value in filled.items():
+        if isinstance(value, Mapping | ml_collections.ConfigDict):
+            inner = defaults.get(key, {})
+            filled[key] = _completed(value, inner if isinstance(inner, Mapping | ml_collections.ConfigDict) else {})
+    return filled
 
 
 def _with_placeholders(data: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def chosen(flags: argparse.Namespace) -> Any:
         return configs.load(flags.config)
     if not flags.resume:
         raise UserError("--config is missing; give a file under configs/, say --config configs/quickstart.py")
-    return configs.from_run(flags.workdir)
+    return configs.load(f"{Path(__file__).parents[1] / 'configs/from_run.py'}:{flags.workdir}")
 
 
 def main(argv: list[str]) -> int:

@@ -156,8 +156,8 @@ def _kind(entry: Entry) -> np.dtype:
 def fill(out: np.ndarray, entry: Entry, first: int = 0) -> None:
     """Writes the rows of one tensor from `first` on into an array of their shape (a transposed view will do).
 
-    As many as `out` has, cast to its dtype. The tensor is never in memory as a whole: an untied head is the largest of a
-    checkpoint, and would stand there twice.
+    As many as `out` has, cast to its dtype. The tensor is never in memory as a whole: an untied head is the largest of
+    a checkpoint, and would stand there twice.
     """
     kind = _kind(entry)
     row = math.prod(entry.shape[1:]) * kind.itemsize

@@ -103,10 +103,15 @@ def check(workdir: Path | None, resume: bool) -> None:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], may_change: Collection[str]) -> tuple[str, str]:
-    """Returns in one line each what a resumed run changes and must not, and what it changes and may."""
+    """Returns in one line each what a resumed run changes and must not, and what it changes and may.
+
+    A key that the run does not have may come: an older ftjax made the run.
+    """
     lines: dict[bool, list[str]] = {False: [], True: []}
     for key, (before, after) in configs.difference(old, new).items():
-        allowed = any(key == entry or (entry.endswith(".") and key.startswith(entry)) for entry in may_change)
+        allowed = before is ... or any(
+            key == entry or (entry.endswith(".") and key.startswith(entry)) for entry in may_change
+        )
         lines[allowed].append(f"{key}: {_shown(before)} (run) against {_shown(after)} (now)")
     return ", ".join(lines[False]), ", ".join(lines[True])
 

@@ -157,6 +157,16 @@ def test_a_run_gives_its_config_back(tmp_path):
     assert again.resume_from == "runs/x"
 
 
+def test_a_run_of_an_older_ftjax_takes_what_is_newer_from_the_defaults(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"steps": 7, "optimizer": {"name": "lion"}}))
+    newer = {"steps": 1, "seed": 3, "optimizer": {"name": "adamw", "offload": "none"}, "quant": {"group": 0}}
+    again = config.from_run(tmp_path, newer)
+    assert again.to_dict() == {
+        "steps": 7, "seed": 3, "optimizer": {"name": "lion", "offload": "none"}, "quant": {"group": 0}
+    }  # fmt: skip
+    assert again.is_locked
+
+
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b"\xff"])
 def test_a_folder_without_a_readable_config_is_no_run(tmp_path, content):
     if content is not None:

@@ -190,6 +190,11 @@ def test_a_folder_with_other_files_or_another_config_is_left_alone(tmp_path):
     (tmp_path / "runs" / "sweep.json").write_text("{}")
     finish(tmp_path / "runs" / NAMES[0], entries[NAMES[0]], spec=spec)
     sweep.check(tmp_path / "runs", spec, entries, {})
+    file = tmp_path / "runs" / NAMES[0] / "config.json"
+    older = json.loads(file.read_text())
+    del older["optimizer"]["offload"]  # a run of an older ftjax
+    file.write_text(json.dumps(older))
+    sweep.check(tmp_path / "runs", spec, entries, {})
     with pytest.raises(UserError, match=r"was run with another config \(steps: 200, now 7\)"):
         sweep.check(tmp_path / "runs", spec, entries, {"steps": "7"})
 

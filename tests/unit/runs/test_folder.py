@@ -165,7 +165,13 @@ def test_an_allowed_key_does_not_allow_keys_that_only_begin_like_it():
     refused, allowed = folder.changes({"steps": 1, "steps_warm": 1}, {"steps": 2, "steps_warm": 2}, ("steps",))
     assert refused == "steps_warm: 1 (run) against 2 (now)"
     assert allowed == "steps: 1 (run) against 2 (now)"
-    assert folder.changes({"log": {"a": 1}, "logs": 1}, {"log": {}, "logs": 2}, ("log.",))[0].startswith("log: nothing")
+    refused, _ = folder.changes({"log": {"a": 1}, "logs": 1}, {"log": {"a": 2}, "logs": 2}, ("log.",))
+    assert refused == "logs: 1 (run) against 2 (now)"
+
+
+def test_a_key_that_an_older_run_does_not_have_may_come_and_none_may_go():
+    assert folder.changes({"a": {}}, {"a": {"b": 1}}, ()) == ("", "a.b: nothing (run) against 1 (now)")
+    assert folder.changes({"a": {"b": 1}}, {"a": {}}, ())[0] == "a.b: 1 (run) against nothing (now)"
 
 
 HOLD = """
