@@ -170,8 +170,9 @@ def test_an_allowed_key_does_not_allow_keys_that_only_begin_like_it():
 
 
 def test_a_key_that_an_older_run_does_not_have_may_come_and_none_may_go():
-    assert folder.changes({"a": {}}, {"a": {"b": 1}}, ()) == ("", "a.b: nothing (run) against 1 (now)")
-    assert folder.changes({"a": {"b": 1}}, {"a": {}}, ())[0] == "a.b: 1 (run) against nothing (now)"
+    old, new = {"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}
+    assert folder.changes(old, new, ()) == ("", "a.c: nothing (run) against 2 (now)")
+    assert folder.changes(new, old, ()) == ("a.c: 2 (run) against nothing (now)", "")
 
 
 HOLD = """
