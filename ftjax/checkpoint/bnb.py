@@ -10,12 +10,11 @@ import json
 import math
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ftjax.checkpoint import shards
 from ftjax.errors import UserError
-from ftjax.quant import fp4, nf4
+from ftjax.quant import convert, fp4, nf4
 
 _STATE = "quant_state.bitsandbytes__"
 _KINDS = {"nf4": nf4.NF4, "fp4": fp4.FP4}
@@ -32,9 +31,9 @@ class Packed(NamedTuple):
     parts: dict[str, shards.Entry]  # by the end of the name; "" is the codes
 
     @property
-    def group(self) -> int:
-        """Numbers along `in` that share a scale."""
-        return math.gcd(self.shape[1], self.block)
+    def few(self) -> convert.Few:
+        """The format of its node, and the numbers along `in` that share a scale."""
+        return convert.Few(self.kind, math.gcd(self.shape[1], self.block))
 
 
 def is_bnb(hf: dict[str, Any]) -> bool:
@@ -85,14 +84,9 @@ def read(packed: Packed, where: str) -> Any:
         outer, table = (shards.read(packed.parts[f".nested_{what}"]) for what in ("absmax", "quant_map"))
         spread = np.repeat(outer, packed.facts["nested_blocksize"])[:blocks]
         absmax = table[absmax] * spread + np.float32(packed.facts["nested_offset"])
-    first = np.arange(rows)[None] * columns + np.arange(0, columns, packed.group)[:, None]  # flat index of each group
+    first = (
+        np.arange(rows)[None] * columns + np.arange(0, columns, packed.few.group)[:, None]
+    )  # flat index of each group
     scales = absmax.astype(np.float32)[first // packed.block]
     turned = np.ascontiguousarray(codes.reshape(rows, columns // 2).T)
     return _KINDS[packed.kind](codes=turned, scales=np.ascontiguousarray(scales))
-
-
-def abstract(packed: Packed, shape: tuple[int, ...]) -> Any:
-    """Returns the node of a stacked weight `shape` [..., in, out] of such matrices, of shapes."""
-    *batch, rows, columns = shape
-    leaf = lambda n, dtype: jax.ShapeDtypeStruct((*batch, n, columns), dtype)
-    return _KINDS[packed.kind](codes=leaf(rows // 2, np.uint8), scales=leaf(rows // packed.group, np.float32))

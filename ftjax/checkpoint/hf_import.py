@@ -58,15 +58,18 @@ def is_packed(path: str | Path) -> bool:
 def plan(path: str | Path, quant: str, *, leaves: str, group: int) -> convert.Plan:
     """Returns which leaves of a base will be in few bits, and how; without reading a weight.
 
-    `quant` says so of a dense checkpoint. A folder that is in few bits says it itself, and may be asked for nothing
-    else ("none" asks for nothing); that and whatever cannot be held so is a UserError.
+    `quant` says so of a dense checkpoint. A folder that is in few bits, ours or bitsandbytes', says it itself, and may
+    be asked for nothing else ("none" asks for nothing); that and whatever cannot be held so is a UserError.
     """
     if quant not in formats():
         raise UserError(f"quant={quant!r} is not a format.{lookup.suggestion(quant, formats())}")
     shapes = {name: leaf.shape for name, leaf in tree.paths(params.abstract(read_config(path), "float32")).items()}
-    if not is_packed(path):
-        return convert.plan(quant, shapes, leaves, group)
     folder = _folder(path)
+    if not is_packed(path):
+        held = _in_bnb(folder)
+        if held and quant != "none":
+            raise UserError(f"{folder}: {next(iter(held))} is in bitsandbytes' four bits; load it with quant='none'")
+        return held or convert.plan(quant, shapes, leaves, group)
     stored = packed.plan(folder, _json(folder), shapes)
     if quant != "none":
         packed.agree(folder, stored, convert.chosen(shapes, leaves), convert.Few(quant, group))
@@ -116,9 +119,9 @@ def load(
     sources = _sources(folder, config)
     made = {}
     for name, shape in tree.paths(abstract).items():
-        packed_here = [isinstance(entry, bnb.Packed) for _, entry in sources[name]]
-        if any(packed_here):
-            if not all(packed_here) or found:
+        packed_here = [entry.few for _, entry in sources[name] if isinstance(entry, bnb.Packed)]
+        if packed_here:
+            if found.get(name, packed_here[0]) != packed_here[0]:
                 raise UserError(f"{folder}: {name} is in bitsandbytes' four bits; load it with quant='none'")
             leaf = _in_four_bits(shape.shape, sources[name], folder)
         elif name in found:
@@ -139,9 +142,24 @@ def matrices(path: str | Path, leaves: Collection[str]) -> Iterator[tuple[str, t
             yield name, place.at, _tensor(place, entry)
 
 
+def _in_bnb(folder: Path) -> convert.Plan:
+    """Returns the leaves that a folder of bitsandbytes holds in four bits; none for any other checkpoint."""
+    if folder.is_file() or not bnb.is_bnb(_json(folder)):
+        return {}
+    held: dict[str, convert.Few] = {}
+    for name, pieces in _sources(folder, read_config(folder)).items():
+        kinds = {entry.few if isinstance(entry, bnb.Packed) else None for _, entry in pieces}
+        if len(kinds) > 1:
+            raise UserError(f"{folder}: {name} is in bitsandbytes' four bits in some layers and not so in others")
+        few = kinds.pop()
+        if few is not None:
+            held[name] = few
+    return held
+
+
 def _in_four_bits(shape: tuple[int, ...], pieces: list[tuple[_hf.Place, Any]], folder: Path) -> Any:
     """Returns a leaf with the codes that the checkpoint has."""
-    leaf = convert.empty(bnb.abstract(pieces[0][1], shape))
+    leaf = convert.empty(convert.abstract(shape, pieces[0][1].few))
     for place, entry in pieces:
         node = bnb.read(entry, f"{folder}: {entry.name}")
         own = slice(*place.rows or (None,))  # a tensor of several leaves is cut along its outputs

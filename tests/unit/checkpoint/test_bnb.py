@@ -10,9 +10,9 @@ from safetensors import numpy as safetensors_numpy
 
 from ftjax.checkpoint import hf_import
 from ftjax.errors import UserError
-from ftjax.models import decoder
+from ftjax.models import decoder, params
+from ftjax.quant import convert, fp4, nf4, nf4_dq
 from ftjax.quant import format as fmt
-from ftjax.quant import fp4, nf4, nf4_dq
 
 CONFIG = {
     "model_type": "llama", "vocab_size": 32, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -100,6 +100,19 @@ def test_a_real_folder_gives_the_logits_that_transformers_had(shared_data):
         logits = np.asarray(decoder.logits(base, jnp.asarray([text["ids"]]), config))[0]
         np.testing.assert_allclose(logits[-1], text["last_logits"], atol=1e-4)
         np.testing.assert_array_equal(logits.argmax(-1), text["argmax_per_position"])
+
+
+def test_its_plan_is_what_loading_makes_and_no_other_may_be_asked_for(folder):
+    path, _ = folder()
+    found = hf_import.plan(path, "none", leaves=hf_import.QUANTISED, group=0)
+    assert found["blocks.q_proj"] == convert.Few("nf4", 64)
+    config, base = hf_import.load(path)
+    planned = convert.abstract_tree(params.abstract(config, "float32"), found)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), planned) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), base
+    )
+    with pytest.raises(UserError, match="is in bitsandbytes' four bits; load it with quant='none'"):
+        hf_import.load(path, {"blocks.q_proj": convert.Few("int4", 32)})
 
 
 def test_a_part_that_is_missing_is_named(folder):
