@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ftjax import mesh
 from ftjax.adapters.attach import Adapted
+from ftjax.nn import backends
 from ftjax.quant import format as quant_format
 
 Axes = tuple[str, str]  # axis letters of a weight: of its inputs and of its outputs
@@ -40,15 +41,23 @@ def _dense_bwd(axes: Axes | None, saved: tuple[Any, ...], grad: Any) -> tuple[An
 _dense.defvjp(_dense_fwd, _dense_bwd, symbolic_zeros=True)
 
 
+def _product(x: jax.Array, weight: Any, axes: Axes | None) -> jax.Array:
+    kernel = backends.kernel(x, weight)
+    if kernel is not None:
+        return kernel(x, weight)
+    # Gathered before it is dequantised, or the partitioner moves 8 times the bytes.
+    return x @ mesh.gathered(weight, axes).dequantize(x.dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _quantized(x: jax.Array, weight: Any, axes: Axes | None) -> jax.Array:
-    return x @ mesh.gathered(weight, axes).dequantize(x.dtype)
+    return _product(x, weight, axes)
 
 
 def _quantized_fwd(x: jax.Array, weight: Any, axes: Axes | None) -> tuple[jax.Array, Any]:
     # All that is kept is the packed weight, in its slices: autodiff would keep the dense one, 8 times as large, for
-    # every layer. Gathered before it is dequantised, or the partitioner moves 8 times the bytes.
-    return x @ mesh.gathered(weight, axes).dequantize(x.dtype), weight
+    # every layer.
+    return _product(x, weight, axes), weight
 
 
 def _quantized_bwd(axes: Axes | None, weight: Any, grad: jax.Array) -> tuple[jax.Array, None]:

@@ -9,11 +9,15 @@ A format is one file with a node and `quantize(weight, *, group)`. The node subc
 - array leaves that keep rank and axis order of the weight (an axis may be shorter, or 1), so that one PartitionSpec
   serves all of them, a scan over layers slices all of them, and no reshape merges a sharded axis with another.
 
+A node that also subclasses `ByCode` says how one tile of it becomes dense, and then `nn/packed_dot.py` multiplies by it
+without making the whole of it dense, where that is worth it.
+
 Two codes share a byte along `in`: row 2k in the high nibble, row 2k + 1 in the low one. That is bitsandbytes' order
 for its weight `[out, in]`, so its bytes are ours, transposed. Codes are `uint8`: int4 arrays take a byte an element on
 the host, and orbax does not save uint4.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from flax import struct
@@ -52,6 +56,42 @@ def is_quantized(leaf: Any) -> bool:
     return isinstance(leaf, Quantized)
 
 
+LookUp = Callable[[np.ndarray, jax.Array], jax.Array]  # (table, codes) -> the level of every code
+
+
+class ByCode(Quantized):
+    """A weight whose every number is a function of its code and of the terms of its group: any tile can be made alone.
+
+    `dequantize` and the kernel of `nn/packed_dot.py` call the same methods, so a format is written once. They are
+    elementwise jax.numpy that also holds inside of a kernel: broadcasting, arithmetic and selects, and no lookup but
+    the one that is handed in.
+    """
+
+    codes: Any  # [..., in / p, out]: p codes of neighbouring rows in an element
+    scales: Any
+
+    @staticmethod
+    def planes(codes: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns p arrays of the shape of `codes`: the k-th has the codes of rows k, p + k, 2p + k ..."""
+        return (codes,)
+
+    @staticmethod
+    def level(codes: jax.Array, look_up: LookUp) -> jax.Array:
+        """Returns what every code stands for before the terms of its group, float32: the code itself, if not said."""
+        del look_up
+        return codes.astype(jnp.float32)
+
+    def terms(self) -> tuple[jax.Array, ...]:
+        """Returns what the numbers of a group share, each float32 [..., in / group, out]."""
+        return (self.scales,)
+
+    @staticmethod
+    def number(level: jax.Array, *terms: jax.Array) -> jax.Array:
+        """Returns the numbers of levels, given the terms of their groups in a shape that broadcasts."""
+        (scale,) = terms
+        return level * scale
+
+
 def pack(codes: UInt8[Array, "... I O"]) -> UInt8[Array, "... I/2 O"]:
     """Returns codes below 16 two in a byte along `in`."""
     return codes[..., 0::2, :] << 4 | codes[..., 1::2, :]
@@ -59,11 +99,16 @@ def pack(codes: UInt8[Array, "... I O"]) -> UInt8[Array, "... I/2 O"]:
 
 def unpack(packed: UInt8[Array, "... I/2 O"]) -> UInt8[Array, "... I O"]:
     """Returns the codes that `pack` packed."""
-    both = jnp.stack([packed >> 4, packed & 15], axis=-2)
+    both = jnp.stack(nibbles(packed), axis=-2)
     return both.reshape(*packed.shape[:-2], 2 * packed.shape[-2], packed.shape[-1])
 
 
-class FourBits(struct.PyTreeNode, Quantized):
+def nibbles(packed: Array) -> tuple[Array, Array]:
+    """Returns the codes of the rows 2k and those of the rows 2k + 1."""
+    return packed >> 4, packed & 15
+
+
+class FourBits(struct.PyTreeNode, ByCode):
     """What the four-bit formats share: packed codes and one scale a group."""
 
     codes: Any  # uint8 [..., in / 2, out]
@@ -74,6 +119,17 @@ class FourBits(struct.PyTreeNode, Quantized):
         """Shape of the weight that this stands for."""
         *batch, half, columns = self.codes.shape
         return (*batch, 2 * half, columns)
+
+    def dequantize(self, dtype: jax.typing.DTypeLike) -> jax.Array:
+        """Returns the numbers, computed in float32 and then rounded to `dtype`."""
+        level, terms = self.level(unpack(self.codes), look_up), self.terms()
+        numbers = self.number(split(level, terms[0]), *(term[..., None, :] for term in terms))
+        return numbers.reshape(level.shape).astype(dtype)
+
+    @staticmethod
+    def planes(codes: jax.Array) -> tuple[jax.Array, ...]:
+        """Returns the codes of even rows and those of odd ones."""
+        return nibbles(codes)
 
 
 class Channels(struct.PyTreeNode, Quantized):
@@ -132,11 +188,6 @@ def check_group(rows: int, group: int) -> None:
             f"{rows} input rows do not split into even groups of {group}; "
             f"{'groups that do: ' + ', '.join(map(str, fits)) if fits else 'no usual group does: keep it dense'}"
         )
-
-
-def scaled(levels: Float[Array, "... I O"], scales: Float[Array, "... N O"], dtype: Any) -> Array:
-    """Returns levels times the scale of their group, multiplied in float32."""
-    return (split(levels, scales) * scales[..., None, :]).reshape(levels.shape).astype(dtype)
 
 
 def split(levels: Float[Array, "... I O"], scales: Float[Array, "... N O"]) -> Float[Array, "... N g O"]:

@@ -23,9 +23,10 @@ BITS = 4.0 + 32 / GROUP
 class FP4(fmt.FourBits):
     """A weight [..., in, out] in FP4."""
 
-    def dequantize(self, dtype: jax.typing.DTypeLike) -> jax.Array:
-        """Returns level times scale, multiplied in float32 and then rounded to `dtype`."""
-        return fmt.scaled(fmt.look_up(LEVELS, fmt.unpack(self.codes)), self.scales, dtype)
+    @staticmethod
+    def level(codes: jax.Array, look_up: fmt.LookUp) -> jax.Array:
+        """Returns the level of every code."""
+        return look_up(LEVELS, codes)
 
 
 def quantize(weight: jax.Array, *, group: int) -> FP4:

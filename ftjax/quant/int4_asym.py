@@ -20,11 +20,15 @@ class INT4Asym(fmt.FourBits):
 
     zeros: Any  # uint8 [..., in / group, out]: the code of 0
 
-    def dequantize(self, dtype: jax.typing.DTypeLike) -> jax.Array:
-        """Returns (code - zero) times scale, in float32 and then rounded to `dtype`."""
-        codes = fmt.unpack(self.codes).astype(jnp.float32)
-        steps = fmt.split(codes, self.scales) - self.zeros[..., None, :].astype(jnp.float32)
-        return (steps * self.scales[..., None, :]).reshape(codes.shape).astype(dtype)
+    def terms(self) -> tuple[jax.Array, ...]:
+        """Returns scales and zero points."""
+        return self.scales, self.zeros.astype(jnp.float32)
+
+    @staticmethod
+    def number(level: jax.Array, *terms: jax.Array) -> jax.Array:
+        """Returns (code - zero) times scale."""
+        scale, zero = terms
+        return (level - zero) * scale
 
 
 def quantize(weight: jax.Array, *, group: int) -> INT4Asym:

@@ -9,7 +9,7 @@ GROUP = 0  # one scale for all of `in`
 BITS = 8.0
 
 
-class INT8(fmt.Channels):
+class INT8(fmt.Channels, fmt.ByCode):
     """A weight [..., in, out] in INT8: codes are int8."""
 
 

@@ -28,14 +28,10 @@ BITS = 4.0 + 32 / GROUP
 class NF4(fmt.FourBits):
     """A weight [..., in, out] in NF4."""
 
-    def dequantize(self, dtype: jax.typing.DTypeLike) -> jax.Array:
-        """Returns level times scale, multiplied in float32 and then rounded to `dtype`."""
-        return fmt.scaled(levels(self.codes), self.scales, dtype)
-
-
-def levels(codes: jax.Array) -> jax.Array:
-    """Returns the level of every packed code, float32 [..., in, out]."""
-    return fmt.look_up(LEVELS, fmt.unpack(codes))
+    @staticmethod
+    def level(codes: jax.Array, look_up: fmt.LookUp) -> jax.Array:
+        """Returns the level of every code."""
+        return look_up(LEVELS, codes)
 
 
 def quantize(weight: jax.Array, *, group: int) -> NF4:

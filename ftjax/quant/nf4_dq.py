@@ -29,9 +29,14 @@ class NF4DQ(fmt.FourBits):
     nested: Any  # float32 [..., in / group, ceil(out / 256)]: largest |scale - offset| of each block
     offset: Any  # float32 [..., 1, 1]: mean of the scales
 
-    def dequantize(self, dtype: jax.typing.DTypeLike) -> jax.Array:
-        """Returns level times dequantised scale, in float32 and then rounded to `dtype`."""
-        return fmt.scaled(nf4.levels(self.codes), self.absmax(), dtype)
+    @staticmethod
+    def level(codes: jax.Array, look_up: fmt.LookUp) -> jax.Array:
+        """Returns the level of every code."""
+        return look_up(nf4.LEVELS, codes)
+
+    def terms(self) -> tuple[jax.Array, ...]:
+        """Returns the dequantised scales."""
+        return (self.absmax(),)
 
     def absmax(self) -> jax.Array:
         """Returns the scales as float32 [..., in / group, out]."""

@@ -41,7 +41,7 @@ def code() -> tuple[dict[str, Any], bytes]:
 
 def environment() -> dict[str, Any]:
     """Returns Python, packages, devices, processor, memory and the settings that change what XLA does."""
-    prefixes = ("XLA_", "JAX_", "CUDA_VISIBLE", "NCCL_", "TF_", "LIBTPU_")
+    prefixes = ("XLA_", "JAX_", "FTJAX_", "CUDA_VISIBLE", "NCCL_", "TF_", "LIBTPU_")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
