@@ -258,9 +258,9 @@ def from_dynamic(
 
 
 def _spread(largest: Array, axis: int, size: int) -> Array:
-    # A lookup, not a repeat that is cut off: the cut made shards along the axis exchange their scales. Of each number by
-    # itself: XLA lays a lookup of whole slices out with the axis first, and then all that reads it goes across its rows.
-    shape = [size if a == axis % largest.ndim else 1 for a in range(largest.ndim)]
-    block = (jnp.arange(size) // BLOCK).reshape(shape)
-    whole = (*largest.shape[: axis % largest.ndim], size, *largest.shape[axis % largest.ndim + 1 :])
+    # A lookup, not a repeat that is cut off: the cut made shards along the axis exchange their scales. Of each number
+    # by itself: XLA lays a lookup of whole slices out with the axis first, and what reads it goes across its rows.
+    axis %= largest.ndim
+    block = np.expand_dims(np.arange(size) // BLOCK, [a for a in range(largest.ndim) if a != axis])
+    whole = tuple(size if a == axis else length for a, length in enumerate(largest.shape))
     return jnp.take_along_axis(largest, jnp.broadcast_to(block, whole), axis=axis)
