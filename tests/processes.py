@@ -51,7 +51,7 @@ class Process:
         self.popen.kill()
         self.popen.wait()
 
-    def ends(self, seconds=120):
+    def ends(self, seconds=600):
         """Returns the exit status."""
         try:
             return self.popen.wait(seconds)
