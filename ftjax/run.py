@@ -266,7 +266,15 @@ def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None
         shutil.rmtree(left, ignore_errors=True)
     if x.config["adapter"]["name"] == "none":
         shutil.rmtree(folder.path / "model", ignore_errors=True)  # of an earlier end of this run
-        hf_export.save(folder.path / "model", state.trainable, x.model_config, x.model_dir)
+        made = x.template if x.config["data"]["template"] else None  # else the tokenizer has it
+        hf_export.save(
+            folder.path / "model",
+            state.trainable,
+            x.model_config,
+            x.model_dir,
+            stop_ids=x.stop_ids,
+            template=made.text if made else None,
+        )
         folder.text("model/README.md", card.of_run(folder.path, "merged"))
         return
     peft.save(

@@ -117,6 +117,8 @@ def test_a_fully_fine_tuned_model_is_exported_and_measured_as_it_is(start, words
     config, exported = hf_import.load(out)
     _, trained = hf_import.load(run / "model")
     np.testing.assert_array_equal(bases.logits_of(config, exported, None), bases.logits_of(config, trained, None))
+    for name in ("generation_config.json", "chat_template.jinja"):
+        assert (run / "model" / name).read_text() == (out / name).read_text()
     spec = f"configs/eval/held_out.py:run={run}"
     process = start("evaluate", "--config", spec, "--workdir", tmp_path / "eval")
     assert process.ends() == 0, process.said()
