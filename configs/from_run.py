@@ -8,4 +8,4 @@ from ftjax import config as args
 
 
 def get_config(arg=""):
-    return args.from_run(arg, defaults.sft())
+    return args.from_run(arg, defaults.sft().to_dict())

@@ -313,14 +313,10 @@ def _plain(value: Any) -> Any:
     return (type(value) is bool, value)
 
 
-def _completed(data: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _completed(data: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the data with the keys that only the defaults have."""
-    filled = {**dict(defaults.items()), **data}
-    for key, value in filled.items():
-        if isinstance(value, Mapping | ml_collections.ConfigDict):
-            inner = defaults.get(key, {})
-            filled[key] = _completed(value, inner if isinstance(inner, Mapping | ml_collections.ConfigDict) else {})
-    return filled
+    known = lambda key: defaults[key] if isinstance(defaults.get(key), dict) else {}
+    return {**defaults, **{k: _completed(v, known(k)) if isinstance(v, dict) else v for k, v in data.items()}}
 
 
 def _with_placeholders(data: dict[str, Any]) -> dict[str, Any]:

@@ -57,11 +57,9 @@ def check(folder: Path, spec: str, entries: Mapping[str, Mapping[str, Any]], com
             continue
         wanted = configs.override(configs.load(spec), {**changes, **common})
         both = configs.difference(json.loads(path.read_text(encoding="utf-8")), wanted.to_dict())
-        other = [
-            (key, old, new) for key, (old, new) in both.items() if old is not ...
-        ]  # the rest is newer than the run
-        if other:
-            key, old, new = other[0]
+        for key, (old, new) in both.items():
+            if old is ...:  # newer than the run
+                continue
             raise UserError(
                 f"{folder / name} was run with another config ({key}: {old!r}, now {new!r}); give another --workdir"
             )

@@ -2,11 +2,13 @@
 
 import argparse
 from collections.abc import Callable, Mapping
+import json
 import os
+from pathlib import Path
 import platform
 import sys
 import traceback
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ftjax import lookup
 from ftjax.errors import UserError
@@ -38,6 +40,13 @@ def parse(made: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
     if unknown:
         raise UserError(f"{unknown[0]!r} belongs to no flag.{lookup.suggestion(unknown[0], known)}")
     return flags
+
+
+def append(file: Path | None, result: Mapping[str, Any]) -> None:
+    """Appends a result to the file of --out as a JSON line; without one nothing happens."""
+    if file is not None:
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(result) + "\n")
 
 
 def refuse(mistakes: Mapping[str, object]) -> None:

@@ -84,9 +84,7 @@ def read(packed: Packed, where: str) -> Any:
         outer, table = (shards.read(packed.parts[f".nested_{what}"]) for what in ("absmax", "quant_map"))
         spread = np.repeat(outer, packed.facts["nested_blocksize"])[:blocks]
         absmax = table[absmax] * spread + np.float32(packed.facts["nested_offset"])
-    first = (
-        np.arange(rows)[None] * columns + np.arange(0, columns, packed.few.group)[:, None]
-    )  # flat index of each group
-    scales = absmax.astype(np.float32)[first // packed.block]
+    flat = np.arange(rows)[None] * columns + np.arange(0, columns, packed.few.group)[:, None]  # where groups begin
+    scales = absmax.astype(np.float32)[flat // packed.block]
     turned = np.ascontiguousarray(codes.reshape(rows, columns // 2).T)
     return _KINDS[packed.kind](codes=turned, scales=np.ascontiguousarray(scales))

@@ -66,9 +66,10 @@ def plan(path: str | Path, quant: str, *, leaves: str, group: int) -> convert.Pl
     shapes = {name: leaf.shape for name, leaf in tree.paths(params.abstract(read_config(path), "float32")).items()}
     folder = _folder(path)
     if not is_packed(path):
-        held = _in_bnb(folder)
+        of_bnb = folder.is_dir() and bnb.is_bnb(_json(folder))
+        held = _in_bnb(folder, _sources(folder, read_config(folder))) if of_bnb else {}
         if held and quant != "none":
-            raise UserError(f"{folder}: {next(iter(held))} is in bitsandbytes' four bits; load it with quant='none'")
+            raise _already(folder, next(iter(held)))
         return held or convert.plan(quant, shapes, leaves, group)
     stored = packed.plan(folder, _json(folder), shapes)
     if quant != "none":
@@ -117,13 +118,13 @@ def load(
         return config, params.from_paths({name: _on_device(leaf, letters[name], mesh) for name, leaf in held.items()})
     folder = _folder(path)
     sources = _sources(folder, config)
+    there = _in_bnb(folder, sources)
     made = {}
     for name, shape in tree.paths(abstract).items():
-        packed_here = [entry.few for _, entry in sources[name] if isinstance(entry, bnb.Packed)]
-        if packed_here:
-            if found.get(name, packed_here[0]) != packed_here[0]:
-                raise UserError(f"{folder}: {name} is in bitsandbytes' four bits; load it with quant='none'")
-            leaf = _in_four_bits(shape.shape, sources[name], folder)
+        if name in there:
+            if found.get(name, there[name]) != there[name]:
+                raise _already(folder, name)
+            leaf = _in_four_bits(shape.shape, sources[name], there[name], folder)
         elif name in found:
             leaf = _quantised(shape.shape, sources[name], found[name])
         else:
@@ -142,12 +143,10 @@ def matrices(path: str | Path, leaves: Collection[str]) -> Iterator[tuple[str, t
             yield name, place.at, _tensor(place, entry)
 
 
-def _in_bnb(folder: Path) -> convert.Plan:
-    """Returns the leaves that a folder of bitsandbytes holds in four bits; none for any other checkpoint."""
-    if folder.is_file() or not bnb.is_bnb(_json(folder)):
-        return {}
+def _in_bnb(folder: Path, sources: dict[str, list[tuple[_hf.Place, Any]]]) -> convert.Plan:
+    """Returns the leaves that a checkpoint holds in bitsandbytes' four bits, and how; most hold none."""
     held: dict[str, convert.Few] = {}
-    for name, pieces in _sources(folder, read_config(folder)).items():
+    for name, pieces in sources.items():
         kinds = {entry.few if isinstance(entry, bnb.Packed) else None for _, entry in pieces}
         if len(kinds) > 1:
             raise UserError(f"{folder}: {name} is in bitsandbytes' four bits in some layers and not so in others")
@@ -157,9 +156,13 @@ def _in_bnb(folder: Path) -> convert.Plan:
     return held
 
 
-def _in_four_bits(shape: tuple[int, ...], pieces: list[tuple[_hf.Place, Any]], folder: Path) -> Any:
+def _already(folder: Path, name: str) -> UserError:
+    return UserError(f"{folder}: {name} is in bitsandbytes' four bits; load it with quant='none'")
+
+
+def _in_four_bits(shape: tuple[int, ...], pieces: list[tuple[_hf.Place, Any]], few: convert.Few, folder: Path) -> Any:
     """Returns a leaf with the codes that the checkpoint has."""
-    leaf = convert.empty(convert.abstract(shape, pieces[0][1].few))
+    leaf = convert.empty(convert.abstract(shape, few))
     for place, entry in pieces:
         node = bnb.read(entry, f"{folder}: {entry.name}")
         own = slice(*place.rows or (None,))  # a tensor of several leaves is cut along its outputs

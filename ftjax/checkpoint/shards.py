@@ -144,7 +144,8 @@ def dtype(folder: Path, stem: str = "model") -> str:
 
 def read(entry: Entry) -> np.ndarray:
     """Returns one tensor as it is stored."""
-    return raw(entry).view(_kind(entry)).reshape(entry.shape)
+    kind = _kind(entry)
+    return raw(entry).view(kind).reshape(entry.shape)
 
 
 def _kind(entry: Entry) -> np.dtype:

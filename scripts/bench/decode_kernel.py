@@ -8,7 +8,6 @@ of the weight as it is stored; its share is of what a copy moves in the same pro
 only: elsewhere this ends with an error. It has not been run on one yet.
 """
 
-import json
 from pathlib import Path
 import statistics
 import sys
@@ -107,11 +106,8 @@ def main(argv):
             rate = nbytes / spent
             weight = f"{projection} {shape[0]} x {shape[1]}"
             print(f"| {weight} | {rows} | {name} | {spent * 1e6:,.1f} | {rate / 1e9:,.0f} | {rate / speed:.0%} |")
-            if args.out is not None:
-                found = {"device": device.device_kind, "format": args.format, "weight": weight, "rows": rows}
-                found |= {"program": name, "seconds": spent, "nbytes": nbytes, "copy": speed}
-                with args.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(found) + "\n")
+            found = {"device": device.device_kind, "format": args.format, "weight": weight, "rows": rows}
+            cli.append(args.out, found | {"program": name, "seconds": spent, "nbytes": nbytes, "copy": speed})
     return 0
 
 

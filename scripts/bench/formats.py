@@ -9,7 +9,6 @@ jax.checkpoint; Qwix's `dot_general` on its own NF4.
 """
 
 import importlib.util
-import json
 from pathlib import Path
 import sys
 import time
@@ -110,9 +109,7 @@ def main(argv):
     result["temporaries_mib"] = temporaries()
     for name, mib in result["temporaries_mib"].items():
         print(f"{name:<26} {mib:7.1f} MiB")
-    if args.out is not None:
-        with args.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+    cli.append(args.out, result)
     return 0
 
 

@@ -132,9 +132,7 @@ def main(argv):
             result[case] = numbers | {"peak": found["peak"] * 1024 / 1e9 / size}
             shown = "{seconds:6.2f} s/GB   {cpu:6.2f} CPU s/GB   peak {peak:5.2f} GB/GB".format(**result[case])
             print(f"{case:<42} {shown}")
-    if args.out is not None:
-        with args.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+    cli.append(args.out, result)
     return 0
 
 

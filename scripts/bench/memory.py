@@ -20,7 +20,6 @@ SETTINGS = {  # format, remat
     "nf4-dq, remat none": ("nf4-dq", "none"),
     "bfloat16, remat dots": ("none", "dots"),
 }
-SMALL_GROUPS = {"S": 16}  # its 688 inputs do not split into groups of 64
 
 
 def flags(argv):
@@ -49,8 +48,7 @@ def compare(shape, setting, rows, length, dtype):
     name, remat = SETTINGS[setting]
     config = workload.shaped(step.SHAPES[shape], dtype, remat, 1)
     base = params.abstract(config, "bfloat16")
-    few = convert.plan_of(base, name, leaves=r"blocks\.\w+_proj", group=SMALL_GROUPS.get(shape, 0))
-    base = convert.abstract_tree(base, few)
+    base = convert.abstract_tree(base, workload.planned(config, name))
     algorithm, update, schedule = workload.training(config, step.RANK, step.ALPHA, step.RATE, False)
     make = lambda base: states.init(algorithm.init(jax.random.key(1), base), update, jax.random.key(2))
     state = jax.eval_shape(make, base)

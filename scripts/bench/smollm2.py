@@ -238,11 +238,8 @@ def main(argv):
         "cores": args.cores,
         "load_average": [*before, *os.getloadavg()],
     }
-    text = json.dumps(about | found)
-    print(text)
-    if args.out is not None:
-        with args.out.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+    print(json.dumps(about | found))
+    cli.append(args.out, about | found)
     return 0
 
 

@@ -10,7 +10,6 @@ all sequences, which is what train.py does, so that a step wastes less); LoRA r 
 token counts in the loss. Random weights and lengths (log-normal, mean about 190) unless --model and --data.
 """
 
-import json
 import os
 from pathlib import Path
 import sys
@@ -81,9 +80,7 @@ def main(argv):
     width = max(map(len, result))
     for name, value in result.items():
         print(f"{name:<{width}}  {value:,.4g}" if isinstance(value, float) else f"{name:<{width}}  {value}")
-    if args.out is not None:
-        with args.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+    cli.append(args.out, result)
     return 0
 
 

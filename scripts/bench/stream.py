@@ -8,7 +8,6 @@ prints its seconds, CPU-seconds and the peak of the resident set in it, above no
 weights take is what is in the arrays.
 """
 
-import json
 import os
 from pathlib import Path
 import sys
@@ -127,9 +126,7 @@ def main(argv):
                 found["checkpoint_gb"] = synthetic.write(folder, synthetic.facts(*step.SHAPES[args.shape])) / 1e9
             print(f"{'checkpoint':<16} {found['checkpoint_gb']:.2f} GB", flush=True)
         run(args, folder, found)
-    if args.out is not None:
-        with args.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found) + "\n")
+    cli.append(args.out, found)
     return 0
 
 

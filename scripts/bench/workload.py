@@ -17,10 +17,12 @@ from ftjax.checkpoint import hf_import
 from ftjax.data import batch as batches
 from ftjax.data import encode, pack, tokenizer
 from ftjax.models import params
-from ftjax.models.config import ModelConfig, Rope
+from ftjax.models.config import ModelConfig
+from ftjax.models.families import llama
 from ftjax.quant import convert
 from ftjax.runs import clock
 from ftjax.train import optimizer, state, step
+from scripts.bench import synthetic
 
 
 @dataclasses.dataclass
@@ -36,30 +38,8 @@ class Case:
 
 def shaped(shape, dtype, remat, unroll):
     """Returns the Llama config of a row of `step.SHAPES`."""
-    layers, width, inner, heads, kv_heads, vocab, tied = shape
-    return ModelConfig(
-        family="llama",
-        vocab_size=vocab,
-        d_model=width,
-        d_ff=inner,
-        n_layers=layers,
-        n_heads=heads,
-        n_kv_heads=kv_heads,
-        head_dim=width // heads,
-        rope=Rope("default", 10000.0),
-        norm_eps=1e-5,
-        max_position=2048,
-        tie_embeddings=tied,
-        activation="silu",
-        qkv_bias=False,
-        o_bias=False,
-        mlp_bias=False,
-        qk_norm=False,
-        windows=(0,) * layers,
-        dtype=dtype,
-        remat=remat,
-        unroll=unroll,
-    )
+    made = llama.config_from_hf(synthetic.facts(*shape))
+    return dataclasses.replace(made, dtype=dtype, remat=remat, unroll=unroll)
 
 
 def examples_of(args, vocab, count, length):

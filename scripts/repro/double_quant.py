@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ftjax import tree
+from ftjax.checkpoint import hf_import
 from ftjax.models import params
-from ftjax.models.config import ModelConfig, Rope
+from ftjax.models.config import ModelConfig
+from ftjax.models.families import llama
 from ftjax.quant import convert
 from scripts.repro.check import Check
 
@@ -21,35 +23,27 @@ def nbytes(node: object) -> int:
 
 def seventy() -> ModelConfig:
     """Returns the shape of Llama-3-70B."""
-    return ModelConfig(
-        family="llama",
-        vocab_size=128_256,
-        d_model=8192,
-        d_ff=28_672,
-        n_layers=80,
-        n_heads=64,
-        n_kv_heads=8,
-        head_dim=128,
-        rope=Rope("default", 500_000.0),
-        norm_eps=1e-5,
-        max_position=8192,
-        tie_embeddings=False,
-        activation="silu",
-        qkv_bias=False,
-        o_bias=False,
-        mlp_bias=False,
-        qk_norm=False,
-        windows=(0,) * 80,
-        dtype="float32",
-        remat="none",
-        unroll=1,
+    return llama.config_from_hf(
+        {
+            "model_type": "llama",
+            "vocab_size": 128_256,
+            "hidden_size": 8192,
+            "intermediate_size": 28_672,
+            "num_hidden_layers": 80,
+            "num_attention_heads": 64,
+            "num_key_value_heads": 8,
+            "rope_theta": 500_000.0,
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 8192,
+            "tie_word_embeddings": False,
+        }
     )
 
 
 def linear_bytes() -> tuple[int, int]:
     """Returns the bytes of the linears of 70B in nf4-dq without the offsets, and those of the offsets."""
     dense = params.abstract(seventy(), "float32")
-    base = convert.abstract_tree(dense, convert.plan_of(dense, "nf4-dq", leaves=r"blocks\.\w+_proj", group=0))
+    base = convert.abstract_tree(dense, convert.plan_of(dense, "nf4-dq", leaves=hf_import.QUANTISED, group=0))
     found = {path: leaf for path, leaf in tree.paths(base).items() if "_proj" in path}
     sizes = {path: leaf.size * leaf.dtype.itemsize for path, leaf in found.items()}
     offsets = sum(size for path, size in sizes.items() if path.endswith(".offset"))
