@@ -2,20 +2,33 @@
 
 `attend` works on blocks of queries and never keeps probabilities for the backward pass: it saves the output and one
 logsumexp a query and recomputes the scores (FlashAttention, Dao et al. 2022, algorithm 1 and appendix B.4), and a
-block of queries only meets the keys up to its own end, which saves almost half of the causal square.
+block of queries only meets the keys up to its own end, which saves almost half of the causal square. On an NVIDIA GPU
+cuDNN's kernel takes its place where it can (`backends.flash`).
 """
 
 from collections.abc import Iterator
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ftjax.nn import backends, flash
+
 MASKED = -1e30  # finite: a row without any allowed key must not become NaN
 BLOCK = 128  # queries a block; 8 blocks at most, so that compile time does not grow with the context
+
+
+class Branches(NamedTuple):
+    """Several continuations of one beginning in a row: what they share is in it once.
+
+    A token of branch 0 is seen by all later tokens of its segment, one of another branch by those of its own alone.
+    """
+
+    number: jax.Array  # int32 [B, T]
+    positions: jax.Array  # int32 [B, T], by which a window is measured: a branch goes on where the beginning ended
 
 
 def blocks(length: int) -> Iterator[slice]:
@@ -25,14 +38,27 @@ def blocks(length: int) -> Iterator[slice]:
         yield slice(start, min(start + size, length))
 
 
-def _bias(segments_BT: jax.Array, window: jax.Array | None, rows: slice) -> jax.Array:
-    """0 [B, 1, 1, t, S] where a query of `rows` may see a key: same document, not later, in the window; else MASKED."""
-    query, key = segments_BT[:, rows, None], segments_BT[:, None, : rows.stop]
+def _seen(segments_BT: jax.Array, branches: Branches | None, window: jax.Array | None, rows: slice) -> jax.Array:
+    """Returns whether a query of `rows` sees a key, [B, t, S]: same document and branch, not later, in the window."""
+    pair = lambda x_BT: (x_BT[:, rows, None], x_BT[:, None, : rows.stop])
+    query, key = pair(segments_BT)
     distance = jnp.arange(rows.start, rows.stop)[:, None] - jnp.arange(rows.stop)[None]
-    near = distance >= 0
+    seen = (query == key) & (distance >= 0)[None]
+    if branches is not None:
+        query, key = pair(branches.number)
+        seen &= (key == 0) | (query == key)
     if window is not None:
-        near &= (window <= 0) | (distance < window)
-    return jnp.where((query == key) & near[None], 0.0, MASKED)[:, None, None]
+        if branches is None:
+            seen &= ((window <= 0) | (distance < window))[None]
+        else:
+            query, key = pair(branches.positions)
+            seen &= (window <= 0) | (query - key < window)
+    return seen
+
+
+def _bias(segments_BT: jax.Array, branches: Branches | None, window: jax.Array | None, rows: slice) -> jax.Array:
+    """Returns 0 where a query of `rows` sees a key, else MASKED, [B, 1, 1, t, S]."""
+    return jnp.where(_seen(segments_BT, branches, window, rows), 0.0, MASKED)[:, None, None]
 
 
 def _scores(q_BKGTH: jax.Array, k_BKSH: jax.Array) -> jax.Array:
@@ -44,16 +70,17 @@ def _bent(scores: jax.Array, softcap: float) -> jax.Array:
     return softcap * jnp.tanh(scores / softcap) if softcap else scores
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _attend(
     q_BKGTH: jax.Array,
     k_BKSH: jax.Array,
     v_BKSH: jax.Array,
     segments_BT: jax.Array,
+    branches: Branches | None,
     window: jax.Array | None,
     softcap: float,
 ) -> jax.Array:
-    return _attend_fwd(q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, softcap)[0]
+    return _attend_fwd(q_BKGTH, k_BKSH, v_BKSH, segments_BT, branches, window, softcap)[0]
 
 
 def _attend_fwd(
@@ -61,12 +88,13 @@ def _attend_fwd(
     k_BKSH: jax.Array,
     v_BKSH: jax.Array,
     segments_BT: jax.Array,
+    branches: Branches | None,
     window: jax.Array | None,
     softcap: float,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
     outs, sums = [], []
     for rows in blocks(segments_BT.shape[1]):
-        bias = _bias(segments_BT, window, rows)
+        bias = _bias(segments_BT, branches, window, rows)
         scores_BKGTS = _bent(_scores(q_BKGTH[:, :, :, rows], k_BKSH[:, :, : rows.stop]), softcap) + bias
         top_BKGT1 = jnp.max(scores_BKGTS, axis=-1, keepdims=True)
         weights_BKGTS = jnp.exp(scores_BKGTS - top_BKGT1)
@@ -80,11 +108,11 @@ def _attend_fwd(
     out_BKGTH = checkpoint_name(jnp.concatenate(outs, axis=3), "attended")
     logsum_BKGT1 = jnp.concatenate(sums, axis=3)
     logsum_BKGT1 = checkpoint_name(logsum_BKGT1, "logsum")
-    return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, out_BKGTH, logsum_BKGT1)
+    return out_BKGTH, (q_BKGTH, k_BKSH, v_BKSH, segments_BT, branches, window, out_BKGTH, logsum_BKGT1)
 
 
 def _attend_bwd(softcap: float, saved: tuple[Any, ...], grad_BKGTH: jax.Array) -> tuple[Any, ...]:
-    q_BKGTH, k_BKSH, v_BKSH, segments_BT, window, out_BKGTH, logsum_BKGT1 = saved
+    q_BKGTH, k_BKSH, v_BKSH, segments_BT, branches, window, out_BKGTH, logsum_BKGT1 = saved
     delta_BKGT1 = jnp.sum(grad_BKGTH.astype(jnp.float32) * out_BKGTH.astype(jnp.float32), axis=-1, keepdims=True)
     # Gradients of k and v are summed over queries as [H, S]: q^T times scores transposes the narrow matrix, and the
     # other way round XLA's CPU matmul takes twice as long. The barrier keeps it from folding the last transpose in.
@@ -95,7 +123,7 @@ def _attend_bwd(softcap: float, saved: tuple[Any, ...], grad_BKGTH: jax.Array) -
         q, grad = q_BKGTH[:, :, :, rows], grad_BKGTH[:, :, :, rows]
         k, v = k_BKSH[:, :, : rows.stop], v_BKSH[:, :, : rows.stop]
         scores_BKGTS = _bent(_scores(q, k), softcap)
-        weights_BKGTS = jnp.exp(scores_BKGTS + _bias(segments_BT, window, rows) - logsum_BKGT1[:, :, :, rows])
+        weights_BKGTS = jnp.exp(scores_BKGTS + _bias(segments_BT, branches, window, rows) - logsum_BKGT1[:, :, :, rows])
         dweights_BKGTS = jnp.einsum("BKGTH,BKSH->BKGTS", grad, v, preferred_element_type=jnp.float32)
         dscores_BKGTS = weights_BKGTS * (dweights_BKGTS - delta_BKGT1[:, :, :, rows])
         if softcap:
@@ -109,7 +137,7 @@ def _attend_bwd(softcap: float, saved: tuple[Any, ...], grad_BKGTH: jax.Array) -
     dq_BKGTH = jnp.concatenate(dq, axis=3).astype(q_BKGTH.dtype)
     dk_BKHS, dv_BKHS = jax.lax.optimization_barrier((dk_BKHS, dv_BKHS))
     dk_BKSH, dv_BKSH = dk_BKHS.swapaxes(2, 3).astype(k_BKSH.dtype), dv_BKHS.swapaxes(2, 3).astype(v_BKSH.dtype)
-    return dq_BKGTH, dk_BKSH, dv_BKSH, None, None
+    return dq_BKGTH, dk_BKSH, dv_BKSH, None, None, None
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)
@@ -121,19 +149,23 @@ def attend(
     v_BTKH: Float[Array, "B T K H"],
     segments_BT: Int[Array, "B T"],
     *,
+    branches: Branches | None = None,
     window: Int[Array, ""] | None,
     scale: float,
     softcap: float,
 ) -> Float[Array, "B T K G H"]:
-    """Returns softmax(scale * q k^T) v for queries that see the earlier tokens of their own segment.
+    """Returns softmax(scale * q k^T) v for queries that see the earlier tokens of their own segment (and branch).
 
     `window` (0: none) limits how far back: a query at t sees keys after t - window. `softcap` (0: none) bends the
     scaled scores s to softcap * tanh(s / softcap). Scores and softmax are float32:
     bfloat16 has 8 bits of mantissa, and long rows lose their tail. Rows of padding (whatever their segment) see each
     other and give finite values that nobody reads.
     """
+    if backends.flash(q_BTKGH, softcap):
+        seen_BTS = _seen(segments_BT, branches, window, slice(0, segments_BT.shape[1]))
+        return checkpoint_name(flash.attend(q_BTKGH, k_BTKH, v_BTKH, seen_BTS, scale=scale), "attended")
     q, k, v = (q_BTKGH * scale).transpose(0, 2, 3, 1, 4), k_BTKH.transpose(0, 2, 1, 3), v_BTKH.transpose(0, 2, 1, 3)
-    return _attend(q, k, v, segments_BT, window, softcap).transpose(0, 3, 1, 2, 4)
+    return _attend(q, k, v, segments_BT, branches, window, softcap).transpose(0, 3, 1, 2, 4)
 
 
 def attend_cached(

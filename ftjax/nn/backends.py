@@ -1,8 +1,8 @@
-"""Which program multiplies by a weight in few bits: XLA, which makes it dense, or the kernel of `packed_dot.py`.
+"""Which program does what several can: products with a weight in few bits, and attention.
 
-XLA everywhere; the kernel on a GPU or TPU for so few rows that the bytes of the weight are what takes the time, which
-is decoding. It is decided while a program is traced, and said once. A kernel for other devices or formats is another
-case of `kernel`.
+XLA everywhere; on a GPU or TPU the kernel of `packed_dot.py` for so few rows that the bytes of the weight are what
+takes the time, which is decoding; on an NVIDIA GPU cuDNN's attention for training in bfloat16. It is decided while a
+program is traced, and said once. A kernel for other devices or formats is another case of `kernel` or `flash`.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from ftjax.errors import UserError
 from ftjax.quant import format as quant_format
 
+ATTENTION = "FTJAX_ATTENTION"  # xla: never cuDNN's
 VARIABLE = "FTJAX_PACKED_DOT"  # xla: never the kernel. interpret: the kernel in Pallas's interpreter, on any device
 MOST_ROWS = 16
 Product = Callable[[jax.Array, Any], jax.Array]  # (x [..., in], weight [in, out]) -> [..., out]
@@ -34,8 +35,8 @@ def kernel(x: jax.Array, weight: Any) -> Product | None:
     wanted = os.environ.get(VARIABLE, "")
     if wanted not in ("", "xla", "interpret"):
         raise UserError(f"{VARIABLE}={wanted}: it may be xla (no kernel), interpret (slow, for checking) or not set")
-    device = getattr(jax.config, "jax_default_device", None) or jax.devices()[0]  # or the name of a platform
-    platform = "gpu" if wanted == "interpret" else getattr(device, "platform", device)
+    device, platform = _device()
+    platform = "gpu" if wanted == "interpret" else platform
     if wanted == "xla" or platform not in ("gpu", "tpu") or not _few(x, weight):
         return None
     from ftjax.nn import packed_dot  # imports Pallas, which programs on a CPU never need
@@ -54,6 +55,36 @@ def kernel(x: jax.Array, weight: Any) -> Product | None:
             return None
     _say(f"{where}: a kernel multiplies up to {MOST_ROWS} rows; {VARIABLE}=xla turns it off")
     return lambda x, weight: found(x.reshape(-1, x.shape[-1]), weight).reshape(*x.shape[:-1], -1)
+
+
+def flash(q_BTKGH: jax.Array, softcap: float) -> bool:
+    """Returns whether cuDNN's attention is taken for these queries.
+
+    It is for bfloat16, heads of up to 256 numbers, an even number of tokens and scores that are not bent, on one NVIDIA
+    GPU, once it has proved there, on random numbers, to compile and to give what XLA gives, forwards and backwards.
+    Reads $FTJAX_ATTENTION; a value that it does not know is a UserError.
+    """
+    wanted = os.environ.get(ATTENTION, "")
+    if wanted not in ("", "xla"):
+        raise UserError(f"{ATTENTION}={wanted}: it may be xla (not cuDNN) or not set")
+    device, platform = _device()
+    mesh = jax.sharding.get_abstract_mesh()
+    if wanted or platform != "gpu" or q_BTKGH.dtype != jnp.bfloat16 or not (mesh.empty or mesh.size == 1):
+        return False
+    if softcap or q_BTKGH.shape[1] % 2 or q_BTKGH.shape[-1] > 256:
+        return False
+    from ftjax.nn import flash as cudnn
+
+    fault = cudnn.fault(q_BTKGH.shape[2:], q_BTKGH.dtype)
+    where = f"attention on {getattr(device, 'device_kind', device)}"
+    _say(f"{where}: XLA's, for cuDNN's {fault}" if fault else f"{where}: cuDNN's; {ATTENTION}=xla turns it off")
+    return not fault
+
+
+def _device() -> tuple[Any, str]:
+    """Returns the device that a program is traced for, or the name of its platform, and that name."""
+    device = getattr(jax.config, "jax_default_device", None) or jax.devices()[0]
+    return device, getattr(device, "platform", device)
 
 
 def _few(x: jax.Array, weight: Any) -> bool:

@@ -5,7 +5,7 @@ python scripts/bench/decode_kernel.py --shape 8B --format nf4-dq --rows 1 4 16
 Each projection of a layer is multiplied in a scan over a stack of weights, as the decoder does, so that slicing the
 stack is in the time, and as many as --mib holds, so that no cache holds them. GB/s counts what must be read, the bytes
 of the weight as it is stored; its share is of what a copy moves in the same process. The kernel is on GPUs and TPUs
-only: elsewhere this ends with an error. It has not been run on one yet.
+only: elsewhere this ends with an error.
 """
 
 from pathlib import Path

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ftjax.nn import attention
+from ftjax.errors import UserError
+from ftjax.nn import attention, backends, flash
 
 B, T, K, G, H = 2, 300, 2, 2, 8  # 300 queries are three blocks, the last one short
 
@@ -87,3 +88,32 @@ def test_without_a_cap_the_program_has_no_tanh(qkv, segments):
 
     assert "tanh" not in program(0.0)
     assert "tanh" in program(0.8)
+
+
+def test_the_fused_kernel_is_given_the_same_mask_and_heads(qkv, segments, monkeypatch):
+    """cuDNN is on NVIDIA's GPUs only; `jax.nn.dot_product_attention` has the same arguments in XLA."""
+    settings = {"window": jnp.int32(37), "scale": 0.3, "softcap": 0.0}
+    wanted = attention.attend(*qkv, segments, **settings)
+    monkeypatch.setattr(flash, "IMPLEMENTATION", "xla")
+    monkeypatch.setattr(backends, "flash", lambda *_: True)
+    np.testing.assert_allclose(attention.attend(*qkv, segments, **settings), wanted, atol=2e-6)
+
+
+def test_the_fused_kernel_is_not_taken_where_it_cannot_be(monkeypatch):
+    half = jnp.zeros((1, 4, 1, 1, 8), jnp.bfloat16)
+    assert not backends.flash(half, 0.0), "a CPU"
+    monkeypatch.setattr(backends, "_device", lambda: ("H100", "gpu"))
+    monkeypatch.setattr(flash, "fault", lambda *_: "")
+    assert backends.flash(half, 0.0)
+    assert not backends.flash(half, 30.0), "bent scores"
+    assert not backends.flash(half.astype(jnp.float32), 0.0), "float32"
+    assert not backends.flash(half[:, :3], 0.0), "an odd number of tokens"
+    monkeypatch.setattr(flash, "fault", lambda *_: "is off by 9%")
+    assert not backends.flash(half, 0.0), "a kernel that failed its trial"
+    monkeypatch.setenv(backends.ATTENTION, "cudnn")
+    with pytest.raises(UserError, match="FTJAX_ATTENTION=cudnn: it may be xla"):
+        backends.flash(half, 0.0)
+
+
+def test_without_cudnn_the_trial_says_so():
+    assert "does not compile or run" in flash.fault((1, 2, 16), jnp.bfloat16)
