@@ -159,7 +159,7 @@ def sppo_hard(policy: PairLogps, reference: PairLogps, *, beta: float) -> Loss:
 def aot(
     policy: PairLogps, reference: PairLogps, *, weights: Float[Array, " pairs"], beta: float, label_smoothing: float
 ) -> Loss:
-    """Returns `dpo` of sorted differences: the policy's k-th of logp(chosen) - logp(rejected) less the reference's k-th.
+    """Returns `dpo` of sorted margins: the policy's k-th log pi(chosen) - log pi(rejected) less the reference's k-th.
 
     Melnyk et al. 2024, paired: the distribution of the policy's margins is to dominate that of the reference's. Sorted
     are the pairs whose `weights` are not 0; what stands elsewhere has no influence and gets log 2. The k-th value lies

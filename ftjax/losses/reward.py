@@ -75,11 +75,10 @@ def plackett_luce(scores: Float[Array, "B K"], *, present: Float[Array, "B K"]) 
     Bradley-Terry. Accuracy: the share of picks, but for the last, that had the best score of what was left.
     """
     live = present != 0
-    scores = jnp.where(live, scores, ABSENT)
-    rest = jax.lax.cumlogsumexp(scores, axis=1, reverse=True)
-    loss = jnp.sum(jnp.where(live, rest - scores, 0.0), axis=1)
-    later = jax.lax.cummax(scores, axis=1, reverse=True)[:, 1:]
-    counted = live[:, :-1] & (later > ABSENT)
-    right = jnp.sum(counted & (scores[:, :-1] > later), axis=1)
-    accuracy = right / jnp.maximum(jnp.sum(counted, axis=1), 1)
+    follows = jnp.triu(jnp.ones((scores.shape[1],) * 2, bool))[None]  # [1, K, K]: the second is the first, or after it
+    left_BKK = jnp.where(follows & live[:, None], scores[:, None], ABSENT)
+    loss = jnp.sum(jnp.where(live, jax.nn.logsumexp(left_BKK, axis=2) - scores, 0.0), axis=1)
+    rival = jnp.max(jnp.where(jnp.eye(scores.shape[1], dtype=bool)[None], ABSENT, left_BKK), axis=2)
+    counted = live & (rival > ABSENT)
+    accuracy = jnp.sum(counted & (scores > rival), axis=1) / jnp.maximum(jnp.sum(counted, axis=1), 1)
     return loss, {"accuracy": accuracy.astype(jnp.float32)}

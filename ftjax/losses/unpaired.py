@@ -37,7 +37,8 @@ def kto(
 ) -> Loss:
     """Returns 1 - sigma(beta (x - kl)) of each desirable and 1 - sigma(beta (kl - x)) of each other completion.
 
-    Times the weight of its kind. x = log pi - log ref summed over tokens; Ethayarajh et al. 2024, eq. 7. `kl` is `mismatched_kl` of the same batch.
+    Times the weight of its kind. x = log pi - log ref summed over tokens; Ethayarajh et al. 2024, eq. 7. `kl` is
+    `mismatched_kl` of the same batch.
     """
     x = policy - reference - jax.lax.stop_gradient(kl)
     loss = _by_label(beta * x, desirable, desirable_weight, undesirable_weight)
