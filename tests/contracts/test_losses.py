@@ -172,6 +172,13 @@ def test_extreme_and_equal_inputs_give_finite_values_and_gradients(loss, lowest)
 
 
 @each_loss
+def test_a_place_of_padding_is_finite(loss):
+    given, rest = case(loss)
+    values, metrics, grads, _ = evaluate(loss, at(given, put(1, lambda x: 0 * x)), rest)
+    assert all(np.isfinite(x).all() for x in (values, *metrics.values(), *grads))
+
+
+@each_loss
 def test_permuting_the_batch_permutes_the_loss(loss):
     given, rest = case(loss)
     order = np.array([2, 0, 3, 1])

@@ -69,9 +69,7 @@ def model(log_probs, log_squares=None):
     squares = rest if log_squares is None else torch.nn.functional.pad(torch.from_numpy(log_squares), (1, 0))
     outputs = types.SimpleNamespace(
         log_probs=padded,
-        log_sum_sq_probs=rest
-        if log_squares is None
-        else torch.nn.functional.pad(torch.from_numpy(log_squares), (1, 0)),
+        log_sum_sq_probs=squares,
         entropy=rest,
         mean_logits=rest,
         is_top1=rest.bool(),

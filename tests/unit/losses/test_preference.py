@@ -170,3 +170,14 @@ def test_stable_forms_are_exact_where_plain_ones_overflow():
     np.testing.assert_allclose(exo, [-np.log(0.1), -np.log(0.9), -LN2 - np.log(0.09) / 2], rtol=1e-6)
     sure = logps([-1e-4] * 3, [-1e4] * 3)
     np.testing.assert_allclose(run("orpo", sure, zero, ONE_TOKEN, {"beta": 1.0})[0], 1e-4, rtol=1e-6)
+
+
+def test_discopop_first_pulls_an_untrained_policy_the_wrong_way():
+    policy = SETS[0][0]
+    slope = lambda tau: jax.grad(
+        lambda chosen: jnp.sum(
+            run("discopop", policy._replace(chosen=chosen), policy, TWO_TOKENS, {"beta": 1.0, "tau": tau})[0]
+        )
+    )(policy.chosen)
+    assert (slope(0.05) > 0).all()
+    assert (slope(0.5) < 0).all()
