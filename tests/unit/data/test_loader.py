@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ftjax import errors
+from ftjax.data import batch as arrays
 from ftjax.data import encode, loader
 
 ALONE = loader.Shard(0, 1)
@@ -22,7 +23,15 @@ def examples_of(count, first=0, seed=0, longest=30):
 
 
 def loader_of(*datasets, **changed):
-    settings = {"weights": None, "layout": "packed", "batch_size": 4, "length": 32, "buckets": (8, 16, 32), "seed": 3}
+    settings = {
+        "collator": arrays.EXAMPLES,
+        "weights": None,
+        "layout": "packed",
+        "batch_size": 4,
+        "length": 32,
+        "buckets": (8, 16, 32),
+        "seed": 3,
+    }
     return loader.Loader(list(datasets), shard=ALONE, **{**settings, **changed})
 
 
@@ -115,6 +124,7 @@ def test_the_slices_of_all_processes_make_the_global_batch(layout, processes):
     parts = [
         loader.Loader(
             [data],
+            collator=arrays.EXAMPLES,
             weights=None,
             layout=layout,
             batch_size=4,
@@ -197,7 +207,7 @@ def test_seeking_far_costs_no_more_than_the_first_batch():
 @pytest.mark.parametrize("processes", [1, 2])
 def test_evaluation_sees_every_row_once_in_order_and_fills_up_with_zeros(layout, processes):
     data = examples_of(23)
-    settings = {"layout": layout, "batch_size": 4, "length": 32, "buckets": (8, 16, 32)}
+    settings = {"collator": arrays.EXAMPLES, "layout": layout, "batch_size": 4, "length": 32, "buckets": (8, 16, 32)}
     parts = [loader.eval_batches(data, shard=loader.Shard(p, processes), **settings) for p in range(processes)]
     merged = [[np.concatenate(arrays) for arrays in zip(*batches, strict=True)] for batches in zip(*parts, strict=True)]
     assert {batch[0].shape[0] for batch in merged} == {4}
