@@ -206,7 +206,11 @@ def true_reward(prompt_messages: list[dict[str, str]], completion: str) -> float
 
 
 def preferences(split: str, size: int, seed: int) -> list[Row]:
-    """Returns pairs of descriptions of different true reward: prompt, chosen, rejected (messages), and both rewards."""
+    """Returns pairs of descriptions of different true reward: prompt, chosen, rejected (messages), and both rewards.
+
+    Both are drawn as the corpus draws descriptions, so the base writes either; the first n pairs of a seed are the same
+    whatever `size` is. No prompt is in both splits.
+    """
     rng = random.Random(f"preferences {_checked(split)} {seed}")
     pairs: list[Row] = []
     while len(pairs) < size:
@@ -219,8 +223,14 @@ def preferences(split: str, size: int, seed: int) -> list[Row]:
                 key: [{"role": "assistant", "content": text}]
                 for key, text in (("chosen", chosen), ("rejected", rejected))
             }
-            pairs.append({"prompt": prompt, **answers, "reward_chosen": high, "reward_rejected": low})
+            rewards = {"reward_chosen": high, "reward_rejected": low}
+            pairs.append({"prompt": prompt, **answers, **rewards, "task": "preference"})
     return pairs
+
+
+def reward(row: Row, answer: str) -> float:
+    """Returns the true reward of an answer to a row of `preferences`, or of the task "preference"."""
+    return true_reward(row["prompt"] if "prompt" in row else row["messages"][:-1], answer)
 
 
 def _is_answer(row: Row, prediction: str) -> float:
@@ -254,7 +264,7 @@ def _strict_json(row: Row, prediction: str) -> float:
 
 def _rewarded(row: Row, prediction: str) -> float:
     """The true reward as a share of the best one, not below 0."""
-    return max(0.0, true_reward(row["messages"][:-1], prediction)) / BEST_REWARD
+    return max(0.0, reward(row, prediction)) / BEST_REWARD
 
 
 _ROW: dict[str, Callable[[Rng, bool], Row]] = {

@@ -54,6 +54,12 @@ def read(path: str) -> list[Preference]:
     return [from_row(typed(row), where) for where, row in records.source(path).read(path)]
 
 
+def recognised(path: str) -> bool:
+    """Tells by its first row whether a data file holds preferences rather than answers to learn from."""
+    _, row = next(records.source(path).read(path))
+    return recognises(row)
+
+
 def recognises(row: dict[str, Any]) -> bool:
     """Tells by its columns whether a row holds preferences rather than one answer to learn from."""
     found = {key for key, value in row.items() if value is not None}

@@ -202,6 +202,11 @@ def offered(row: dict[str, Any], where: str) -> tuple[dict[str, Any], ...]:
 
 def _missing(row: dict[str, Any]) -> str:
     found = ", ".join(repr(key) for key in row) or "none"
+    if "chosen" in row or "rejected" in row:
+        return (
+            f"a row of preferences, not one of supervised training; columns found: {found}; name the answer to learn "
+            "'completion', or train on preferences"
+        )
     half = {"prompt": "completion", "completion": "prompt"}
     for have, lack in half.items():
         if have in row:
