@@ -19,14 +19,18 @@ from ftjax.data import files, prompt_forms, records
 from ftjax.data.prompt_forms import Turns
 from ftjax.data.sources import csv_file
 
-SCORES = ("score_{}", "{}_score", "{}-rating", "{}_rating")  # UltraFeedback's and Argilla's columns, with chosen in {}
+# UltraFeedback's columns, and Argilla's.
+SCORES = tuple(
+    (pattern.format("chosen"), pattern.format("rejected"))
+    for pattern in ("score_{}", "{}_score", "{}-rating", "{}_rating")
+)
 LABELS = ("label", "kto_tag", "score")
 OUTPUTS = ("preferred_output", "non_preferred_output")
 COLUMNS = (
     *("prompt", "chosen", "rejected", "completion", "completions", "label", "ranks", "scores", "score", "margin"),
     *(*OUTPUTS, "input", "conversations", "messages", "instruction", "output", "kto_tag"),
 )
-_CELLS = ("label", "kto_tag", "score", "margin", "ranks", "scores")  # of a CSV: numbers, not text
+_CELLS = {"label", "kto_tag", "score", "margin", "ranks", "scores", *itertools.chain(*SCORES)}  # numbers, not text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +211,7 @@ def _made(
     prompt_forms.check(prompt, sides, names, where)
     if not isinstance(prompt, str):
         prompt = tuple(dataclasses.replace(turn, weight=0) for turn in prompt)
-    columns = ("tools", "margin", *(pattern.format(side) for pattern in SCORES for side in ("chosen", "rejected")))
+    columns = ("tools", "margin", *itertools.chain(*SCORES))
     return Preference(
         prompt=prompt,
         completions=tuple(sides),  # type: ignore[arg-type]  # all of one form, as `prompt_forms` leaves them
@@ -227,8 +231,7 @@ def _margin(row: dict[str, Any], where: str) -> float:
         if margin < 0:
             raise errors.UserError(f"{where}: margin {margin} must be at least 0; are chosen and rejected swapped?")
         return margin
-    for pattern in SCORES:
-        pair = [pattern.format(side) for side in ("chosen", "rejected")]
+    for pair in SCORES:
         have = [name for name in pair if name in row]
         if len(have) == 1:
             lack = next(name for name in pair if name not in row)
@@ -253,7 +256,7 @@ def _typed(row: dict[str, Any]) -> dict[str, Any]:
     """Returns the row of a CSV, whose cells are all text, with numbers, truth values and messages read from them."""
     found = dict(row)
     for key, value in row.items():
-        number = key in _CELLS or any(key == pattern.format(s) for pattern in SCORES for s in ("chosen", "rejected"))
+        number = key in _CELLS
         if number and not value.strip():
             found[key] = None
         elif number or value.lstrip().startswith(("[{", "{")):
@@ -269,7 +272,7 @@ def _names(row: dict[str, Any]) -> str:
 
 
 def _without(row: dict[str, Any], lacking: str) -> str:
-    others = [key for key in row if key not in COLUMNS]
+    others = [key for key in row if key not in {*COLUMNS, *_CELLS}]
     return f"no column {lacking!r}{files.close_to(lacking, others)}; columns found: {_names(row)}"
 
 
