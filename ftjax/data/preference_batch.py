@@ -71,9 +71,15 @@ def pack_candidates(
 def collator(datasets: Sequence[Sequence[Candidates]], *, layout: str, length: int, prefix: str) -> batch.Collator:
     """Returns what makes batches of these data sets for `loader`, with C and P that suffice for every epoch.
 
-    `layout` and `length` are the loader's. All batches have the same C and P, those of one row at the most.
+    `layout` and `length` (of the longest row) are the loader's. Raises a UserError for candidates that fit no row.
     """
     size = functools.partial(_size, prefix=prefix)
+    largest = max((one for data in datasets for one in data), key=size)
+    if size(largest) > length:
+        raise errors.UserError(
+            f"{largest.where}: the prompt ({prefix}) and {_completions(largest)} completions have {size(largest)} "
+            f"tokens, but a row of a batch holds {length}; make the row longer, or max_length smaller"
+        )
     most = []
     for counts in (_completions, _pairs):
         found = [

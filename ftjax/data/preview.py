@@ -66,9 +66,7 @@ def heading(row: Row) -> str:
     """Returns one line on a row: where it is from, and its counts of tokens."""
     if isinstance(row, encode.Example):
         return f"{row.where}: {len(row.ids)} tokens, {int(row.mask.sum())} trained on"
-    return (
-        f"{row.where}: prompt of {len(row.prompt)} tokens, {len(row.completions)} completions"
-    )
+    return f"{row.where}: prompt of {len(row.prompt)} tokens, {len(row.completions)} completions"
 
 
 def bracketed(row: Row, tok: tokenizer.Tokenizer) -> str:

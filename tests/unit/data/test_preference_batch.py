@@ -172,6 +172,15 @@ def test_a_row_with_too_few_places_is_refused_with_its_line(places, message):
         packed([[one._replace(pairs=((0, 1),), margins=(0.0,))]], "shared", **places)
 
 
+def test_candidates_that_fit_no_row_are_refused_before_training():
+    data = candidates_of([(3, [2, 2]), (3, [4, 4])])
+    message = r"p:2: the prompt \(shared\) and 2 completions have 12 tokens, but a row of a batch holds 11; make"
+    for layout in ("packed", "padded"):
+        with pytest.raises(errors.UserError, match=message):
+            preference_batch.collator([data], layout=layout, length=11, prefix="shared")
+        assert preference_batch.collator([data], layout=layout, length=12, prefix="shared").size(data[1]) == 12
+
+
 def test_places_follow_from_the_rows_that_may_meet_in_a_bin():
     # Lengths 4, 4, 2, 2 in bins of 6: a 4 and a 2 meet, whichever they are.
     assert pack.most([1, 3, 1, 5], [4, 4, 2, 2], length=6) == 8

@@ -1,5 +1,7 @@
 import json
 import math
+from pathlib import Path
+import re
 
 import pytest
 
@@ -112,6 +114,14 @@ def test_a_pair_of_any_format_is_a_prompt_a_better_and_a_worse_completion(form):
     assert (found.pairs, found.margins, found.labels) == (((0, 1),), (0.0,), (1.0, 0.0))
     assert preferences.recognises(row)
     assert found.where == "p.jsonl:3"
+
+
+def test_every_example_line_of_the_documentation_is_read():
+    text = (Path(__file__).resolve().parents[3] / "docs" / "formats.md").read_text()
+    examples = re.findall(r"\| `(\{.*\})` \|$", text, re.MULTILINE)
+    assert len(examples) == 14
+    for example in examples:
+        assert of(json.loads(example)).completions
 
 
 def test_other_columns_are_kept_and_none_counts_as_absent():
