@@ -26,6 +26,7 @@ from ftjax.adapters import init as adapters_init
 from ftjax.algorithms import sft
 from ftjax.algorithms.algorithm import Algorithm
 from ftjax.checkpoint import hf_import
+from ftjax.data import batch as arrays
 from ftjax.data import cache, chat, encode, loader, records, report, template, tokenizer
 from ftjax.errors import UserError
 from ftjax.models import params
@@ -193,6 +194,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     shard = loader.Shard(jax.process_index(), jax.process_count())
     stream = loader.Loader(
         train,
+        collator=arrays.EXAMPLES,
         weights=d["weights"] or None,
         layout=d["layout"],
         batch_size=d["batch_size"],

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ftjax import lookup
+from ftjax.data import batch as arrays
 from ftjax.data import encode, loader, records, tokenizer
 from ftjax.errors import UserError
 from ftjax.evals import perplexity, tasks
@@ -74,6 +75,7 @@ def build(
     texts = [tok.decode(example.ids[example.mask > 0].tolist(), skip_special=True) for example in examples]
     batches = loader.eval_batches(
         examples,
+        collator=arrays.EXAMPLES,
         layout="packed",
         batch_size=section["batch_size"],
         length=length,

@@ -21,6 +21,7 @@ from ftjax import inference, tree
 from ftjax.algorithms import sft
 from ftjax.assets import world
 from ftjax.checkpoint import folders, hf_export, hf_import
+from ftjax.data import batch as arrays
 from ftjax.data import encode, files, loader, records, template, tokenizer
 from ftjax.errors import UserError
 from ftjax.evals import divergence, perplexity
@@ -156,7 +157,13 @@ def _text(folder: Path, config: ModelConfig, text: str | None) -> Text | None:
         examples, _ = encode.encode_file(text, tok, template_name=None, **settings)
     texts = [tok.decode(example.ids[example.mask > 0].tolist(), skip_special=True) for example in examples]
     batches = loader.eval_batches(
-        examples, layout="packed", batch_size=ROWS, length=length, buckets=(), shard=loader.Shard(0, 1)
+        examples,
+        collator=arrays.EXAMPLES,
+        layout="packed",
+        batch_size=ROWS,
+        length=length,
+        buckets=(),
+        shard=loader.Shard(0, 1),
     )
     name = text or f"{UNSEEN_ROWS} rows of the made world that the base has not seen"
     return Text(name, batches, perplexity.units(texts))

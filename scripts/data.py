@@ -2,6 +2,7 @@
 
 python scripts/data.py preview chats.jsonl --model MODEL_DIR
 python scripts/data.py preview world:format/train --model ftjax/assets/base --rows 5 --html preview.html
+python scripts/data.py preview world:preferences/train --model ftjax/assets/base
 """
 
 import argparse
@@ -22,14 +23,18 @@ def add_preview(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-on", default="assistant", help="assistant, last_assistant or all (default assistant)")
     parser.add_argument("--max-length", type=int, help="tokens a row may have (default: any)")
     parser.add_argument("--truncation", default="drop", help="drop, truncate or error (default drop)")
+    parser.add_argument("--equal", default="drop", help="equal completions of a pair: drop or error (default drop)")
     parser.add_argument("--html", type=Path, help="also write a page there")
 
 
 def preview(arguments: argparse.Namespace) -> None:
-    """Prints rows with their trained tokens marked, then what encoding does to the whole file."""
+    """Prints rows with their trained tokens marked, then what encoding does to the whole file.
+
+    A file of preferences is known by its first row; its prompts are shown once, with their completions below.
+    """
     import rich.console
 
-    from ftjax.data import encode, tokenizer
+    from ftjax.data import candidates, encode, preferences, tokenizer
     from ftjax.data import preview as show
 
     if arguments.html is not None and (arguments.html.suffix != ".html" or not arguments.html.parent.is_dir()):
@@ -37,14 +42,19 @@ def preview(arguments: argparse.Namespace) -> None:
     if arguments.rows < 0:
         raise errors.UserError(f"--rows {arguments.rows} must not be negative")
     tok = tokenizer.load(arguments.model)
-    examples, report = encode.encode_file(
-        arguments.file,
-        tok,
-        template_name=arguments.template,
-        max_length=arguments.max_length,
-        truncation=arguments.truncation,
-        train_on=arguments.train_on,
-    )
+    settings = {
+        "template_name": arguments.template,
+        "max_length": arguments.max_length,
+        "truncation": arguments.truncation,
+    }
+    if preferences.recognised(arguments.file):
+        if arguments.train_on != "assistant":
+            raise errors.UserError(f"--train-on {arguments.train_on} is for supervised training; preferences have none")
+        examples, report = candidates.encode_preferences_file(
+            arguments.file, tok, equal=arguments.equal, mismatched=False, **settings
+        )
+    else:
+        examples, report = encode.encode_file(arguments.file, tok, train_on=arguments.train_on, **settings)
     console = rich.console.Console(highlight=False, soft_wrap=True)
     for example in examples[: arguments.rows]:
         console.print(f"── {show.heading(example)}", style="bold", markup=False)

@@ -16,6 +16,7 @@ from ftjax.algorithms import sft
 from ftjax.assets import vocabulary, world
 from ftjax.assets.rows import Row
 from ftjax.checkpoint import hf_import
+from ftjax.data import batch as arrays
 from ftjax.data import encode, loader, records, template, tokenizer
 from ftjax.models.config import ModelConfig
 from ftjax.sampling import generate
@@ -67,7 +68,13 @@ def perplexity(
     )
     evaluate = jax.jit(step.make_evaluate(sft.make(lambda _key, _base: None, config)))
     batches = loader.eval_batches(
-        examples, layout="packed", batch_size=8, length=512, buckets=(), shard=loader.Shard(0, 1)
+        examples,
+        collator=arrays.EXAMPLES,
+        layout="packed",
+        batch_size=8,
+        length=512,
+        buckets=(),
+        shard=loader.Shard(0, 1),
     )
     sums = [evaluate(None, weights, batch)[:2] for batch in batches]
     return math.exp(sum(float(loss) for loss, _ in sums) / sum(float(weight) for _, weight in sums))

@@ -22,6 +22,7 @@ from ftjax import errors
 from ftjax.algorithms import sft
 from ftjax.assets import vocabulary, world
 from ftjax.checkpoint import hf_export, hf_import, store
+from ftjax.data import batch as arrays
 from ftjax.data import encode, loader, tokenizer
 from ftjax.models import params
 from ftjax.models.config import ModelConfig
@@ -112,6 +113,7 @@ def train(
     config = dataclasses.replace(hf_import.read_config(folder / "model"), remat="dots")  # saves memory traffic
     batches = loader.Loader(
         [_examples(folder, length=length)],
+        collator=arrays.EXAMPLES,
         weights=None,
         layout="packed",
         batch_size=batch_size,

@@ -205,22 +205,48 @@ def true_reward(prompt_messages: list[dict[str, str]], completion: str) -> float
     return reward
 
 
+def _two(rng: Rng, subject: Subject) -> tuple[str, str]:
+    """Two descriptions as the corpus has them; in two pairs of five the best one there is, and it with more behind it.
+
+    Without the latter the better answer is the longer one in two pairs of three, and a policy learns to talk without
+    end, which the reward does not want.
+    """
+    if rng.random() < 0.6:
+        return rows.about(rng, subject), rows.about(rng, subject)
+    facts = subjects.passage(rng, subject, rng.sample(list(subject.facts), 3))
+    more = [
+        subjects.passage(rng, subject, [relation]) for relation in rng.choices(list(subject.facts), k=rng.randint(1, 3))
+    ]
+    closing = [rng.choice(words.KIND)] if rng.random() < 0.5 else []
+    return f"{facts} {rng.choice(words.KIND)}", " ".join([facts, *more, *closing])
+
+
 def preferences(split: str, size: int, seed: int) -> list[Row]:
-    """Returns pairs of descriptions of different true reward: prompt, chosen, rejected (messages), and both rewards."""
+    """Returns pairs of descriptions of different true reward: prompt, chosen, rejected (messages), and both rewards.
+
+    Both have sentences that the base writes. The first n pairs of a seed are the same whatever `size` is. No prompt is
+    in both splits.
+    """
     rng = random.Random(f"preferences {_checked(split)} {seed}")
     pairs: list[Row] = []
     while len(pairs) < size:
         subject, user = _described(rng, split == "heldout")
         prompt = [{"role": "user", "content": user}]
-        scored = sorted((true_reward(prompt, text), text) for text in (rows.about(rng, subject) for _ in range(2)))
+        scored = sorted((true_reward(prompt, text), text) for text in _two(rng, subject))
         (low, rejected), (high, chosen) = scored
         if high - low >= 0.5:
             answers = {
                 key: [{"role": "assistant", "content": text}]
                 for key, text in (("chosen", chosen), ("rejected", rejected))
             }
-            pairs.append({"prompt": prompt, **answers, "reward_chosen": high, "reward_rejected": low})
+            rewards = {"reward_chosen": high, "reward_rejected": low}
+            pairs.append({"prompt": prompt, **answers, **rewards, "task": "preference"})
     return pairs
+
+
+def reward(row: Row, answer: str) -> float:
+    """Returns the true reward of an answer to a row of `preferences`, or of the task "preference"."""
+    return true_reward(row["prompt"] if "prompt" in row else row["messages"][:-1], answer)
 
 
 def _is_answer(row: Row, prediction: str) -> float:
@@ -254,7 +280,7 @@ def _strict_json(row: Row, prediction: str) -> float:
 
 def _rewarded(row: Row, prediction: str) -> float:
     """The true reward as a share of the best one, not below 0."""
-    return max(0.0, true_reward(row["messages"][:-1], prediction)) / BEST_REWARD
+    return max(0.0, reward(row, prediction)) / BEST_REWARD
 
 
 _ROW: dict[str, Callable[[Rng, bool], Row]] = {

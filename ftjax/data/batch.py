@@ -4,13 +4,24 @@ No token id means anything here: what is padding is said by `segments` alone, an
 examples, never from `id != pad`.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ftjax import errors
 from ftjax.data import encode
+
+
+class Collator(NamedTuple):
+    """How rows of one kind become batches: the tokens that a row needs, and `(rows, *, length) -> batch`.
+
+    rows[b] holds what stands in row b of the batch, in order; an empty list is padding. The batch is a NamedTuple of
+    arrays whose first axis is the row and whose `length` alone depends on the rows.
+    """
+
+    size: Callable[[Any], int]
+    collate: Callable[..., Any]
 
 
 class SFTBatch(NamedTuple):
@@ -61,3 +72,4 @@ def bucket(longest: int, buckets: Sequence[int]) -> int:
 
 
 _KINDS = (np.int32, np.int32, np.float32, np.int32, np.int32)
+EXAMPLES = Collator(size=lambda example: len(example.ids), collate=pack_rows)

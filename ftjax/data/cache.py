@@ -3,6 +3,7 @@
 Written beside its place and renamed, so a reader never sees half a file; zip's checksums find a flipped bit.
 """
 
+from collections.abc import Collection, Mapping
 import contextlib
 import hashlib
 import json
@@ -16,7 +17,7 @@ import zlib
 
 import numpy as np
 
-Entry = tuple[np.ndarray, np.ndarray, np.ndarray, list[str], dict[str, Any]]
+Entry = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays by name, and facts that JSON can hold
 
 
 def root() -> Path:
@@ -35,44 +36,27 @@ def key(**parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def read(name: str) -> Entry | None:
-    """Returns ids, mask, offsets, wheres and summary of a key, or None when it is absent or damaged."""
+def read(name: str, arrays: Collection[str]) -> Entry | None:
+    """Returns the arrays and facts of a key, or None when it is absent or damaged or lacks one of the arrays."""
     path = folder() / f"{name}.npz"
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             about = json.loads(stored["about"].tobytes())
-            ids, mask, offsets = stored["ids"], stored["mask"], stored["offsets"]
+            found = {part: stored[part] for part in arrays}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    whole = about.get("key") == name and len(offsets) == len(about["wheres"]) + 1
-    if not whole or len(ids) != len(mask) or offsets[-1] != len(ids):
-        return None
-    return ids, mask, offsets, about["wheres"], about["summary"]
+    return (found, about) if about.get("key") == name else None
 
 
-def write(
-    name: str,
-    *,
-    ids: np.ndarray,
-    mask: np.ndarray,
-    offsets: np.ndarray,
-    wheres: list[str],
-    summary: dict[str, Any],
-) -> None:
+def write(name: str, *, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     """Stores an entry. A cache that cannot be written (full disk, read-only home) costs time, not the run: it warns."""
-    about = json.dumps({"key": name, "wheres": wheres, "summary": summary}).encode()
+    facts = json.dumps({"key": name, **about}).encode()
     temporary = None
     try:
         folder().mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder(), prefix=f".{name}.", delete=False) as stream:
             temporary = stream.name
-            np.savez(
-                stream,
-                ids=ids.astype(np.int32),
-                mask=mask.astype(np.uint8),
-                offsets=offsets.astype(np.int64),
-                about=np.frombuffer(about, np.uint8),
-            )
+            np.savez(stream, allow_pickle=False, **arrays, about=np.frombuffer(facts, np.uint8))
         os.replace(temporary, folder() / f"{name}.npz")
     except OSError as bad:
         if temporary:

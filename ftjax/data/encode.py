@@ -50,29 +50,33 @@ def encode_file(
     if isinstance(data, str) and world.accepts(data):
         data = records.read(str(data))  # made, not stored: its rows are what tells one from another
     key = cache.key(
-        data=_identity(data),
+        data=identity(data),
         template=[made.text, made.bos_token, made.eos_token] if made else None,
         tokenizer=tok.fingerprint,
         settings=[max_length, truncation, train_on],
         format=FORMAT,
     )
-    known = cache.read(key)
+    known = cache.read(key, ("ids", "mask", "offsets"))
     if known is not None:
-        ids, mask, offsets, wheres, summary = known
-        bounds = list(itertools.pairwise(offsets.tolist()))
-        found = [Example(ids[a:b], mask[a:b], where) for (a, b), where in zip(bounds, wheres, strict=True)]
-        return found, dataclasses.replace(report.from_dict(summary), from_cache=True)
+        arrays, about = known
+        bounds = itertools.pairwise(arrays["offsets"].tolist())
+        found = [
+            Example(arrays["ids"][a:b], arrays["mask"][a:b], where)
+            for (a, b), where in zip(bounds, about["wheres"], strict=True)
+        ]
+        return found, dataclasses.replace(report.from_dict(about["summary"]), from_cache=True)
     rows = records.read(str(data)) if isinstance(data, (str, Path)) else data
     examples, told = encode_records(
         rows, tok, made=made, max_length=max_length, truncation=truncation, train_on=train_on
     )
     cache.write(
         key,
-        ids=np.concatenate([example.ids for example in examples]),
-        mask=np.concatenate([example.mask for example in examples]),
-        offsets=np.cumsum([0, *(len(example.ids) for example in examples)]),
-        wheres=[example.where for example in examples],
-        summary=told.as_dict(),
+        arrays={
+            "ids": np.concatenate([example.ids for example in examples]),
+            "mask": np.concatenate([example.mask for example in examples]),
+            "offsets": np.cumsum([0, *(len(example.ids) for example in examples)]),
+        },
+        about={"wheres": [example.where for example in examples], "summary": told.as_dict()},
     )
     return examples, told
 
@@ -91,7 +95,7 @@ def encode_records(
     drafter = draft.Drafter(tok, made, train_on=train_on)
     counts = report.Counts(max_length=max_length)
     kept: list[Example] = []
-    for example, source in _encoded(rows, drafter, tok):
+    for example, source in encoded(rows, drafter, tok):
         counts.see(len(example.ids), rewritten=source.rewritten, holds_special=source.holds_special)
         if max_length is not None and len(example.ids) > max_length:
             if truncation == "error":
@@ -123,7 +127,7 @@ def encode(
 ) -> Example:
     """Returns the example of one record, at its full length."""
     drafter = draft.Drafter(tok, made, train_on=train_on)
-    return next(_encoded([record], drafter, tok))[0]
+    return next(encoded([record], drafter, tok))[0]
 
 
 def prompt_ids(
@@ -149,9 +153,10 @@ def check_settings(*, max_length: int | None, truncation: str, train_on: str) ->
         raise errors.UserError(f"max_length={max_length} must be at least 2: one token to read and one to predict")
 
 
-def _encoded(
+def encoded(
     rows: Sequence[records.Record], drafter: draft.Drafter, tok: tokenizer.Tokenizer
 ) -> Iterator[tuple[Example, draft.Draft]]:
+    """Yields the example of each record at its full length, and the pieces of text that it was made of."""
     for first in range(0, len(rows), _BATCH):
         drafts = [drafter(record) for record in rows[first : first + _BATCH]]
         heads = iter(tok.encode_batch([one.pieces[0].text for one in drafts]))
@@ -208,7 +213,8 @@ def _with_bos(ids: list[int], tok: tokenizer.Tokenizer, where: str) -> list[int]
     return ids if ids[:1] == [tok.bos_id] else [tok.bos_id, *ids]
 
 
-def _identity(data: str | Path | Sequence[records.Record]) -> object:
+def identity(data: str | Path | Sequence[object]) -> object:
+    """Returns what tells the data from any other: path and digest of a file, or a digest of records."""
     if isinstance(data, (str, Path)):
         return [str(data), files.digest(data)]
     total = hashlib.sha256()

@@ -7,6 +7,9 @@ padded layout the rows of a batch have similar lengths (sorted within windows of
 
 A mixture has for an epoch as many units as its data sets have together, shared out by weight: a data set that must give
 more than it has is repeated, each repeat a full pass in a new order. Hosts take contiguous slices of one global batch.
+
+What a row is (an Example, Candidates) is known to the `batch.Collator` alone: how many tokens it needs, and what batch
+many of them make.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -18,7 +21,7 @@ import numpy as np
 
 from ftjax import errors
 from ftjax.data import batch as arrays
-from ftjax.data import encode, files, pack
+from ftjax.data import files, pack
 
 LAYOUTS = ("packed", "padded")
 WINDOW = 50  # batches among which the rows of a padded batch are sorted by length
@@ -43,9 +46,17 @@ class Units(NamedTuple):
 class DataSet:
     """One encoded data set cut into units, anew for each epoch."""
 
-    def __init__(self, examples: Sequence[encode.Example], *, layout: str, length: int, seed: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Any],
+        *,
+        size: Callable[[Any], int],
+        layout: str,
+        length: int,
+        seed: tuple[int, ...],
+    ) -> None:
         self.examples = examples
-        self.lengths = np.array([len(example.ids) for example in examples], np.int64)
+        self.lengths = np.array([size(example) for example in examples], np.int64)
         self._seed = seed
         # Bins of the rows in order of length; an epoch puts its rows, in that order but ties at random, into them.
         self._by_length = np.argsort(-self.lengths, kind="stable")
@@ -72,8 +83,9 @@ class Loader:
 
     def __init__(
         self,
-        datasets: Sequence[Sequence[encode.Example]],
+        datasets: Sequence[Sequence[Any]],
         *,
+        collator: arrays.Collator,
         weights: Sequence[float] | None,
         layout: str,
         batch_size: int,
@@ -82,8 +94,9 @@ class Loader:
         seed: int,
         shard: Shard,
     ) -> None:
-        """Plans the stream. `batch_size` counts rows of the global batch; `weights` None: each unit counts the same.
+        """Plans the stream of batches that `collator` makes.
 
+        `batch_size` counts rows of the global batch; `weights` None: each unit counts the same.
         `length` is that of a packed row, `buckets` are the lengths of padded batches; the other layout's is not used.
         """
         if layout not in LAYOUTS:
@@ -94,9 +107,10 @@ class Loader:
             raise errors.UserError("a data set without rows cannot be trained on; remove it from the mixture")
         self._rows_here = _slice(batch_size, shard)
         self._layout, self._length, self._buckets = layout, length, tuple(buckets)
+        self._collator = collator
         self.batch_size, self._seed = batch_size, seed
         self._sets = [
-            DataSet(examples, layout=layout, length=length, seed=(seed, number))
+            DataSet(examples, size=collator.size, layout=layout, length=length, seed=(seed, number))
             for number, examples in enumerate(datasets)
         ]
         units = [data.units for data in self._sets]
@@ -112,17 +126,15 @@ class Loader:
         """Batches in which the stream advances by one epoch; not always a whole number."""
         return self.rows / self.batch_size
 
-    def batch(self, k: int) -> arrays.SFTBatch:
+    def batch(self, k: int) -> Any:
         """Returns this process's slice of global batch k."""
         units = [self._unit(row) for row in range(k * self.batch_size, (k + 1) * self.batch_size)]
         if self._layout == "packed":
-            return arrays.pack_rows(units[self._rows_here], length=self._length)
-        longest = max(len(unit[0].ids) for unit in units)  # of the global batch: all hosts need one shape
-        return arrays.pad_rows(
-            [unit[0] for unit in units[self._rows_here]], length=arrays.bucket(longest, self._buckets)
-        )
+            return self._collator.collate(units[self._rows_here], length=self._length)
+        longest = max(self._collator.size(unit[0]) for unit in units)  # of the global batch: all hosts need one shape
+        return self._collator.collate(units[self._rows_here], length=arrays.bucket(longest, self._buckets))
 
-    def iterate(self, start: int, *, threads: int, prefetch: int) -> Iterator[arrays.SFTBatch]:
+    def iterate(self, start: int, *, threads: int, prefetch: int) -> Iterator[Any]:
         """Yields batch(start), batch(start + 1), ... for ever, made ahead of time by Grain's threads.
 
         `prefetch` batches are kept ready. The state to resume from is the number of batches taken.
@@ -133,7 +145,7 @@ class Loader:
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
         return iter(stream.to_iter_dataset(options))
 
-    def _unit(self, row: int) -> list[encode.Example]:
+    def _unit(self, row: int) -> list[Any]:
         epoch, at = divmod(row, self.rows)
         sets, turns = self._plan(epoch)
         number = int(sets[at])
@@ -187,20 +199,21 @@ class Loader:
 
 
 def eval_batches(
-    examples: Sequence[encode.Example],
+    examples: Sequence[Any],
     *,
+    collator: arrays.Collator,
     layout: str,
     batch_size: int,
     length: int,
     buckets: Sequence[int],
     shard: Shard,
-) -> list[arrays.SFTBatch]:
+) -> list[Any]:
     """Returns all examples once, in order, in batches of one height: rows of zeros fill the last one.
 
     Packed rows are ordered by their first example. Every host gets its slice of the same global batches.
     """
     here = _slice(batch_size, shard)
-    sizes = [len(example.ids) for example in examples]
+    sizes = [collator.size(example) for example in examples]
     if layout == "packed":
         groups = sorted(pack.members(pack.best_fit(sizes, length=length)), key=lambda rows: int(rows[0]))
     else:
@@ -212,7 +225,7 @@ def eval_batches(
             length if layout == "packed" else arrays.bucket(max(sizes[i] for rows in chosen for i in rows), buckets)
         )
         rows = [[examples[i] for i in group] for group in chosen] + [[]] * (batch_size - len(chosen))
-        made.append(arrays.pack_rows(rows[here], length=height))
+        made.append(collator.collate(rows[here], length=height))
     return made
 
 
@@ -225,7 +238,7 @@ class _Batches:
     def __len__(self) -> int:
         return (1 << 62) - self._start
 
-    def __getitem__(self, k: Any) -> arrays.SFTBatch:
+    def __getitem__(self, k: Any) -> Any:
         return self._loader.batch(self._start + int(k))
 
 

@@ -47,3 +47,17 @@ def members(bins: np.ndarray) -> list[np.ndarray]:
     """Returns the rows of each bin, in the order of the bins."""
     order = np.argsort(bins, kind="stable")
     return np.split(order, np.cumsum(np.bincount(bins))[:-1]) if len(bins) else []
+
+
+def most(counts: Sequence[int], lengths: Sequence[int], *, length: int) -> int:
+    """Returns how much of `counts` one bin of `best_fit` may hold, whichever rows of equal length are dealt to it."""
+    by_length: dict[int, list[int]] = {}
+    for count, size in zip(counts, lengths, strict=True):
+        by_length.setdefault(size, []).append(count)
+    largest = {size: np.cumsum(sorted(found, reverse=True)) for size, found in by_length.items()}
+    sizes = np.asarray(lengths, np.int64)
+    found = 0
+    for rows in members(best_fit(sizes, length=length)):
+        alike, times = np.unique(sizes[rows], return_counts=True)
+        found = max(found, sum(int(largest[size][n - 1]) for size, n in zip(alike.tolist(), times, strict=True)))
+    return found

@@ -114,18 +114,18 @@ def from_row(row: dict[str, Any], where: str) -> Record:
     """Returns the record that a row holds; `where` ("file:line") begins every error message."""
     row = {key: value for key, value in row.items() if value is not None}
     if "messages" in row:
-        turns = messages(_unpacked(row["messages"], "messages", where), where)
+        turns = messages(unpacked(row["messages"], "messages", where), where)
         return _conversation(turns, row, ("messages", "tools"), where)
     if "conversations" in row:
-        turns = messages(_sharegpt(row, where), where)
+        turns = messages(sharegpt(row, where), where)
         return _conversation(turns, row, ("conversations", "tools", "system"), where)
     if "prompt" in row and "completion" in row:
         return _completion(row, where)
     if "text" in row:
-        text = _text(row["text"], "text", where)
-        if not text.strip():
+        plain = text(row["text"], "text", where)
+        if not plain.strip():
             raise errors.UserError(f"{where}: 'text' is empty; remove the row")
-        return Text(text=text, where=where, extra=_rest(row, ("text",)))
+        return Text(text=plain, where=where, extra=rest(row, ("text",)))
     raise errors.UserError(f"{where}: {_missing(row)}")
 
 
@@ -138,8 +138,75 @@ def messages(value: Any, where: str) -> tuple[Message, ...]:
     return tuple(_message(item, index, where) for index, item in enumerate(value))
 
 
+def sharegpt(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """Returns the turns of `conversations` (and `system`) as a list of messages with role and content."""
+    turns = unpacked(row["conversations"], "conversations", where)
+    if not isinstance(turns, (list, tuple)):
+        raise errors.UserError(f"{where}: 'conversations' must be a list of turns, not {type(turns).__name__}")
+    found: list[dict[str, Any]] = []
+    if isinstance(row.get("system"), str) and row["system"].strip():
+        found.append({"role": "system", "content": row["system"]})
+    for index, turn in enumerate(turns):
+        at = f"{where}: turn {index + 1}"
+        if not isinstance(turn, dict):
+            raise errors.UserError(f"{at} must be an object with 'from' and 'value', not {type(turn).__name__}")
+        if "role" in turn and "from" not in turn:
+            found.append(turn)
+            continue
+        speaker = turn.get("from")
+        if not isinstance(speaker, str) or speaker not in SHAREGPT:
+            hint = files.close_to(str(speaker), list(SHAREGPT))
+            raise errors.UserError(f"{at}: unknown role {speaker!r} in 'from'{hint}; roles: {', '.join(SHAREGPT)}")
+        message: dict[str, Any] = {"role": SHAREGPT[speaker], "content": turn.get("value")}
+        if SHAREGPT[speaker] == "function_call":
+            message = {"role": "assistant", "tool_calls": tools.from_text(message["content"], at)}
+        if turn.get("weight") is not None:
+            message["weight"] = turn["weight"]
+        found.append(message)
+    return found
+
+
+def unpacked(value: Any, name: str, where: str) -> Any:
+    """Returns the value, or what it holds as JSON text: CSV has no lists, and TRL writes `tools` as text."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as bad:
+        raise errors.UserError(f"{where}: {name!r} is text but not JSON: {bad.msg} at character {bad.pos}") from None
+
+
+def text(value: Any, name: str, where: str) -> str:
+    """Returns a text, or the parts of one joined; `name` says in errors what it is."""
+    if isinstance(value, (list, tuple)):
+        parts = [part if isinstance(part, str) else _part(part, name, where) for part in value]
+        value = "".join(parts)
+    if not isinstance(value, str):
+        raise errors.UserError(f"{where}: {name} must be text, not {type(value).__name__}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise errors.UserError(
+            f"{where}: {name} holds half of a surrogate pair, which no UTF-8 text can; mend the escape"
+        )
+    return value
+
+
+def rest(row: dict[str, Any], used: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the columns of a row that are not used."""
+    return {key: value for key, value in row.items() if key not in used}
+
+
+def offered(row: dict[str, Any], where: str) -> tuple[dict[str, Any], ...]:
+    """Returns the tools that a row offers the assistant, as JSON schemas; `tools` may be JSON text."""
+    return tools.schemas(unpacked(row["tools"], "tools", where), where) if row.get("tools") else ()
+
+
 def _missing(row: dict[str, Any]) -> str:
     found = ", ".join(repr(key) for key in row) or "none"
+    if "chosen" in row or "rejected" in row:
+        return (
+            f"a row of preferences, not one of supervised training; columns found: {found}; name the answer to learn "
+            "'completion', or train on preferences"
+        )
     half = {"prompt": "completion", "completion": "prompt"}
     for have, lack in half.items():
         if have in row:
@@ -159,8 +226,7 @@ def _conversation(turns: tuple[Message, ...], row: dict[str, Any], used: tuple[s
         raise errors.UserError(
             f"{where}: no assistant turn to learn from (roles: {roles}); add the answer or remove the row"
         )
-    offered = tools.schemas(_unpacked(row["tools"], "tools", where), where) if row.get("tools") else ()
-    return Conversation(messages=turns, tools=offered, where=where, extra=_rest(row, used))
+    return Conversation(messages=turns, tools=offered(row, where), where=where, extra=rest(row, used))
 
 
 def _completion(row: dict[str, Any], where: str) -> Record:
@@ -169,7 +235,7 @@ def _completion(row: dict[str, Any], where: str) -> Record:
     if isinstance(prompt, str) and isinstance(completion, str):
         if not completion.strip():
             raise errors.UserError(f"{where}: empty answer: 'completion' holds no text; fill it or remove the row")
-        return Completion(prompt=prompt, completion=completion, where=where, extra=_rest(row, used))
+        return Completion(prompt=prompt, completion=completion, where=where, extra=rest(row, used))
     for name, value in (("prompt", prompt), ("completion", completion)):
         if not isinstance(value, (str, list, tuple)):
             raise errors.UserError(f"{where}: {name!r} must be text or a list of messages, not {type(value).__name__}")
@@ -207,7 +273,7 @@ def _message(item: Any, index: int, where: str) -> Message:
         raise errors.UserError(
             f"{at} has no 'content'{files.close_to('content', list(item))}; keys found: {', '.join(item)}"
         )
-    content = _text(item.get("content", ""), f"message {index + 1}: content", where)
+    content = text(item.get("content", ""), f"message {index + 1}: content", where)
     if role == "assistant" and not content.strip() and not calls:
         raise errors.UserError(f"{at}: empty answer of the assistant; fill it or remove the row")
     reasoning = next((item[key] for key in ("reasoning_content", "thinking", "reasoning") if key in item), None)
@@ -218,7 +284,7 @@ def _message(item: Any, index: int, where: str) -> Message:
         tool_calls=calls,
         tool_call_id=_optional(item, "tool_call_id", at),
         name=_optional(item, "name", at),
-        reasoning_content=None if reasoning is None else _text(reasoning, f"message {index + 1}: reasoning", where),
+        reasoning_content=None if reasoning is None else text(reasoning, f"message {index + 1}: reasoning", where),
     )
 
 
@@ -229,62 +295,8 @@ def _optional(item: dict[str, Any], key: str, at: str) -> str | None:
     return value
 
 
-def _sharegpt(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    turns = _unpacked(row["conversations"], "conversations", where)
-    if not isinstance(turns, (list, tuple)):
-        raise errors.UserError(f"{where}: 'conversations' must be a list of turns, not {type(turns).__name__}")
-    found: list[dict[str, Any]] = []
-    if isinstance(row.get("system"), str) and row["system"].strip():
-        found.append({"role": "system", "content": row["system"]})
-    for index, turn in enumerate(turns):
-        at = f"{where}: turn {index + 1}"
-        if not isinstance(turn, dict):
-            raise errors.UserError(f"{at} must be an object with 'from' and 'value', not {type(turn).__name__}")
-        if "role" in turn and "from" not in turn:
-            found.append(turn)
-            continue
-        speaker = turn.get("from")
-        if not isinstance(speaker, str) or speaker not in SHAREGPT:
-            hint = files.close_to(str(speaker), list(SHAREGPT))
-            raise errors.UserError(f"{at}: unknown role {speaker!r} in 'from'{hint}; roles: {', '.join(SHAREGPT)}")
-        message: dict[str, Any] = {"role": SHAREGPT[speaker], "content": turn.get("value")}
-        if SHAREGPT[speaker] == "function_call":
-            message = {"role": "assistant", "tool_calls": tools.from_text(message["content"], at)}
-        if turn.get("weight") is not None:
-            message["weight"] = turn["weight"]
-        found.append(message)
-    return found
-
-
-def _unpacked(value: Any, name: str, where: str) -> Any:
-    """Returns the value, or what it holds as JSON text: CSV has no lists, and TRL writes `tools` as text."""
-    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError as bad:
-        raise errors.UserError(f"{where}: {name!r} is text but not JSON: {bad.msg} at character {bad.pos}") from None
-
-
-def _text(value: Any, name: str, where: str) -> str:
-    if isinstance(value, (list, tuple)):
-        parts = [part if isinstance(part, str) else _part(part, name, where) for part in value]
-        value = "".join(parts)
-    if not isinstance(value, str):
-        raise errors.UserError(f"{where}: {name} must be text, not {type(value).__name__}")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise errors.UserError(
-            f"{where}: {name} holds half of a surrogate pair, which no UTF-8 text can; mend the escape"
-        )
-    return value
-
-
 def _part(part: Any, name: str, where: str) -> str:
     if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
         return part["text"]
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
     raise errors.UserError(f"{where}: {name} has a part of type {kind!r}; only text parts can be trained on")
-
-
-def _rest(row: dict[str, Any], used: tuple[str, ...]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in used}

@@ -56,13 +56,7 @@ class EncodeReport:
             lines.append(
                 f"note       {self.special_in_text:,} rows hold text that the tokenizer reads as a special token"
             )
-        most = max(count for _, _, count in self.histogram)
-        width = len(f"{self.histogram[-1][1]}")
-        for first, last, count in self.histogram:
-            bar = "█" * max(round(_BAR * count / most), 1 if count else 0)
-            cut = "  > max_length" if self.max_length is not None and first > self.max_length and count else ""
-            lines.append(f"{first:>{width}}-{last:<{width}} {bar} {count:,}{cut}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *bars(self.histogram, max_length=self.max_length)])
 
 
 def from_dict(values: dict[str, Any]) -> EncodeReport:
@@ -115,12 +109,29 @@ class Counts:
             shortest=int(lengths.min()),
             longest=int(lengths.max()),
             mean=float(lengths.mean()),
-            percentiles={f"p{p}": int(np.percentile(lengths, p, method="higher")) for p in PERCENTILES},
-            histogram=_histogram(lengths),
+            percentiles=percentiles(lengths),
+            histogram=histogram(lengths),
         )
 
 
-def _histogram(lengths: np.ndarray) -> list[tuple[int, int, int]]:
+def percentiles(lengths: np.ndarray) -> dict[str, int]:
+    """Returns lengths, of which so many in a hundred are not longer."""
+    return {f"p{p}": int(np.percentile(lengths, p, method="higher")) for p in PERCENTILES}
+
+
+def bars(counted: list[tuple[int, int, int]], *, max_length: int | None) -> list[str]:
+    """Returns one line with a bar for each range of a histogram."""
+    most = max(count for _, _, count in counted)
+    width = len(f"{counted[-1][1]}")
+    lines = []
+    for first, last, count in counted:
+        bar = "█" * max(round(_BAR * count / most), 1 if count else 0)
+        cut = "  > max_length" if max_length is not None and first > max_length and count else ""
+        lines.append(f"{first:>{width}}-{last:<{width}} {bar} {count:,}{cut}")
+    return lines
+
+
+def histogram(lengths: np.ndarray) -> list[tuple[int, int, int]]:
     """Returns at most 13 ranges of equal, round width, the first and last of them not empty."""
     spread = int(lengths.max() - lengths.min()) + 1
     raw = max(spread / _BINS, 1)

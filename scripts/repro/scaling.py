@@ -14,6 +14,7 @@ from ftjax.adapters import attach, lora
 from ftjax.adapters import init as adapters_init
 from ftjax.algorithms import sft
 from ftjax.checkpoint import hf_import
+from ftjax.data import batch as arrays
 from ftjax.data import encode, loader, tokenizer
 from ftjax.models import decoder
 from ftjax.train import step as steps
@@ -42,7 +43,13 @@ def sizes(model: Path, data: Path) -> dict[tuple[str, bool], np.ndarray]:
         data, tokenizer.load(model), template_name=None, max_length=64, truncation="drop", train_on="all"
     )
     (batch,) = loader.eval_batches(
-        examples[:ROWS], layout="packed", batch_size=ROWS, length=64, buckets=(), shard=loader.Shard(0, 1)
+        examples[:ROWS],
+        collator=arrays.EXAMPLES,
+        layout="packed",
+        batch_size=ROWS,
+        length=64,
+        buckets=(),
+        shard=loader.Shard(0, 1),
     )
     batch = jax.tree.map(jnp.asarray, batch)
     evaluate = steps.make_evaluate(sft.make(lambda *_: None, config))

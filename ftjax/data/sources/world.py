@@ -1,4 +1,7 @@
-"""Rows of the embedded made world: "world:TASK/train" or "world:TASK/heldout", with "?size=400&seed=1" for others."""
+"""Rows of the embedded made world: "world:TASK/train" or "world:TASK/heldout", with "?size=400&seed=1" for others.
+
+The task "preferences" has pairs for preference optimisation, all others have chats.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +12,7 @@ from ftjax.data import files
 
 PREFIX = "world:"
 SUFFIXES = ("world:TASK/train", "world:TASK/heldout")
+PAIRS = "preferences"
 SPLITS = {"train": 600, "heldout": 200}  # rows when the path does not say; every task has as many
 
 
@@ -23,10 +27,11 @@ def read(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
     name, _, query = path.removeprefix(PREFIX).partition("?")
     task, _, split = name.partition("/")
-    if task not in world.TASKS:
+    known = (*world.TASKS, PAIRS)
+    if task not in known:
         raise errors.UserError(
-            f"{path}: no task {task!r} in the embedded world{files.close_to(task, list(world.TASKS))}; "
-            f"tasks: {', '.join(world.TASKS)}"
+            f"{path}: no task {task!r} in the embedded world{files.close_to(task, list(known))}; "
+            f"tasks: {', '.join(known)}"
         )
     if split not in SPLITS:
         raise errors.UserError(
@@ -35,7 +40,8 @@ def read(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     asked = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
     if not set(asked) <= {"size", "seed"} or not all(value.isdigit() for value in asked.values()):
         raise errors.UserError(f"{path}: after '?' only size=N and seed=N may stand")
-    rows = world.task(task, split, int(asked.get("size", SPLITS[split])), int(asked.get("seed", 0)))
+    size, seed = int(asked.get("size", SPLITS[split])), int(asked.get("seed", 0))
+    rows = world.preferences(split, size, seed) if task == PAIRS else world.task(task, split, size, seed)
     for number, row in enumerate(rows, start=1):
         yield f"{path}:{number}", row
 

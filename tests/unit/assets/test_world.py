@@ -220,6 +220,21 @@ def test_true_reward_orders_every_pair_and_is_what_the_row_says():
     assert world.preferences("train", 20, 1) == world.preferences("train", 20, 1)
 
 
+def test_the_reward_of_an_answer_is_that_of_the_row_it_answers():
+    (pair,) = world.preferences("heldout", 1, 0)
+    assert world.reward(pair, pair["chosen"][0]["content"]) == pair["reward_chosen"]
+    assert world.check(pair, pair["chosen"][0]["content"]) == max(0, pair["reward_chosen"]) / world.BEST_REWARD
+    (row,) = world.task("preference", "heldout", 1, 0)
+    assert world.reward(row, reference(row)) == world.BEST_REWARD
+    assert world.preferences("train", 30, 1)[:20] == world.preferences("train", 20, 1)
+
+
+def test_the_better_description_is_as_often_the_shorter_one():
+    pairs = world.preferences("train", 600, 0)
+    longer = [len(pair["chosen"][0]["content"]) > len(pair["rejected"][0]["content"]) for pair in pairs]
+    assert 0.35 < sum(longer) / len(longer) < 0.65
+
+
 def test_preference_prompts_of_the_splits_are_about_other_subjects():
     train, heldout = (
         {pair["prompt"][0]["content"] for pair in world.preferences(split, 300, 0)} for split in world.SPLITS

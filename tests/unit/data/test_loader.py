@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ftjax import errors
-from ftjax.data import encode, loader
+from ftjax.data import batch as arrays
+from ftjax.data import candidates, encode, loader, preference_batch
 
 ALONE = loader.Shard(0, 1)
 
@@ -21,8 +22,43 @@ def examples_of(count, first=0, seed=0, longest=30):
     ]
 
 
+def candidates_of(count, seed=0):
+    """Row n has prompts and completions of the token n + 1 alone; one to four completions, and pairs of neighbours."""
+    random = np.random.default_rng(seed)
+    made = []
+    for n in range(count):
+        full = lambda length, n=n: np.full(length, n + 1, np.int32)
+        completions = tuple(full(length) for length in random.integers(1, 6, random.integers(1, 5)))
+        made.append(
+            candidates.Candidates(
+                prompt=full(random.integers(1, 8)),
+                completions=completions,
+                masks=tuple(np.ones(len(ids), np.uint8) for ids in completions),
+                pairs=tuple((k, k + 1) for k in range(len(completions) - 1)),
+                margins=(0.0,) * (len(completions) - 1),
+                labels=(1.0,) * len(completions),
+                where=f"p:{n + 1}",
+            )
+        )
+    return made
+
+
+def loader_of_candidates(data, prefix, **changed):
+    settings = {"layout": "packed", "length": 64, **changed}
+    made = preference_batch.collator([data], layout=settings["layout"], length=settings["length"], prefix=prefix)
+    return loader_of(data, collator=made, **{"buckets": (16, 32, 64), **settings})
+
+
 def loader_of(*datasets, **changed):
-    settings = {"weights": None, "layout": "packed", "batch_size": 4, "length": 32, "buckets": (8, 16, 32), "seed": 3}
+    settings = {
+        "collator": arrays.EXAMPLES,
+        "weights": None,
+        "layout": "packed",
+        "batch_size": 4,
+        "length": 32,
+        "buckets": (8, 16, 32),
+        "seed": 3,
+    }
     return loader.Loader(list(datasets), shard=ALONE, **{**settings, **changed})
 
 
@@ -115,6 +151,7 @@ def test_the_slices_of_all_processes_make_the_global_batch(layout, processes):
     parts = [
         loader.Loader(
             [data],
+            collator=arrays.EXAMPLES,
             weights=None,
             layout=layout,
             batch_size=4,
@@ -197,7 +234,7 @@ def test_seeking_far_costs_no_more_than_the_first_batch():
 @pytest.mark.parametrize("processes", [1, 2])
 def test_evaluation_sees_every_row_once_in_order_and_fills_up_with_zeros(layout, processes):
     data = examples_of(23)
-    settings = {"layout": layout, "batch_size": 4, "length": 32, "buckets": (8, 16, 32)}
+    settings = {"collator": arrays.EXAMPLES, "layout": layout, "batch_size": 4, "length": 32, "buckets": (8, 16, 32)}
     parts = [loader.eval_batches(data, shard=loader.Shard(p, processes), **settings) for p in range(processes)]
     merged = [[np.concatenate(arrays) for arrays in zip(*batches, strict=True)] for batches in zip(*parts, strict=True)]
     assert {batch[0].shape[0] for batch in merged} == {4}
@@ -230,3 +267,59 @@ def test_a_weight_too_small_for_one_row_and_an_empty_data_set_are_refused():
         loader_of(examples_of(30), examples_of(30), weights=[1, 1e-6])
     with pytest.raises(errors.UserError, match="a data set without rows"):
         loader_of(examples_of(30), [])
+
+
+@pytest.mark.parametrize("layout", loader.LAYOUTS)
+@pytest.mark.parametrize("prefix", candidates.PREFIXES)
+def test_candidates_are_dealt_like_examples_in_batches_of_one_shape(layout, prefix):
+    data = candidates_of(60)
+    made = loader_of_candidates(data, prefix, layout=layout)
+    batches = [made.batch(k) for k in range(int(3 * made.batches_per_epoch))]
+    assert len({(batch.ends.shape, batch.chosen.shape) for batch in batches}) == 1
+    assert {batch.tokens.shape for batch in batches} <= {(4, length) for length in (16, 32, 64)}
+    if layout == "packed":
+        assert {batch.tokens.shape for batch in batches} == {(4, 64)}
+    assert equal(made.batch(5), loader_of_candidates(data, prefix, layout=layout).batch(5))
+    assert equal(next(made.iterate(7, threads=2, prefetch=2)), made.batch(7))
+
+
+@pytest.mark.parametrize("layout", loader.LAYOUTS)
+def test_an_epoch_of_candidates_has_every_completion_and_pair_once(layout):
+    data = candidates_of(60)
+    made = loader_of_candidates(data, "shared", layout=layout, batch_size=1)
+    rows = [made.batch(k) for k in range(made.rows)]
+    ends = [int(row.tokens[0, end]) for row in rows for end in row.ends[0][row.ends[0] > 0]]
+    assert collections.Counter(ends) == {n + 1: len(one.completions) for n, one in enumerate(data)}
+    weights = collections.Counter()
+    for row in rows:
+        for branch, weight in zip(row.chosen[0], row.pair_weights[0], strict=True):
+            if branch:
+                weights[int(row.tokens[0, row.ends[0, branch - 1]])] += float(weight)
+    assert weights == pytest.approx({n + 1: 1.0 for n, one in enumerate(data) if one.pairs})
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(strategies.integers(1, 50), strategies.integers(0, 99), strategies.sampled_from(candidates.PREFIXES))
+def test_no_epoch_deals_a_packed_row_more_completions_or_pairs_than_there_are_places(count, seed, prefix):
+    data = candidates_of(count, seed)
+    made = loader_of_candidates(data, prefix, batch_size=1)  # a row with too many would be refused
+    full = [int((made.batch(k).ends > 0).sum()) for k in range(4 * made.rows)]
+    assert max(full) <= made.batch(0).ends.shape[1]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_evaluation_sees_all_candidates_once_and_fills_up_with_zeros(processes):
+    data = candidates_of(23)
+    made = preference_batch.collator([data], layout="packed", length=64, prefix="shared")
+    parts = [
+        loader.eval_batches(
+            data, collator=made, layout="packed", batch_size=4, length=64, buckets=(), shard=loader.Shard(p, processes)
+        )
+        for p in range(processes)
+    ]
+    merged = [[np.concatenate(arrays) for arrays in zip(*batches, strict=True)] for batches in zip(*parts, strict=True)]
+    found = [preference_batch.PreferenceBatch(*batch) for batch in merged]
+    ends = [int(t[end]) for b in found for t, e in zip(b.tokens, b.ends, strict=True) for end in e[e > 0]]
+    assert collections.Counter(ends) == {n + 1: len(one.completions) for n, one in enumerate(data)}
+    filler = (found[-1].segments > 0).any(1)
+    assert not any(array[~filler].any() for array in found[-1])

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ftjax.data import encode, preview, report, template
+from ftjax.data import candidates, encode, preferences, preview, report, template
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "data.py"
 
@@ -53,6 +53,48 @@ def test_the_page_escapes_everything_that_comes_from_the_data(tok, chat_of):
     assert "<script" not in page
     assert "Preview of &lt;file&gt;" in page
     assert not re.search(r"(src|href)=", page)  # self-contained
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(
+        json.dumps({"prompt": "The <b> sky", "chosen": " is blue. It is 4.", "rejected": " is", "margin": 2}) + "\n"
+        + json.dumps({"prompt": "What", "chosen": "It is", "rejected": "Itis"}) + "\n"
+    )  # fmt: skip
+    return path
+
+
+def test_a_prompt_is_shown_once_with_its_completions_below(tok):
+    row = {"prompt": "The sky 漢", "completions": ["字 is", " blue", "🙂"], "ranks": [2, 1, 2]}
+    settings = {"max_length": None, "truncation": "error", "equal": "error", "mismatched": False}
+    rows = [preferences.from_row(row, "p.jsonl:1")]
+    (one,), _ = candidates.encode_preferences(rows, tok, made=None, **settings)
+    counts = [len(ids) for ids in one.completions]
+    wanted = (
+        "prompt:\n<bos>The sky 漢\n"
+        f"completion 1; {counts[0]} tokens, {counts[0]} count:\n[字 is<eos>]\n"
+        f"completion 2; {counts[1]} tokens, {counts[1]} count; better than 1, 3:\n[ blue<eos>]\n"
+        f"completion 3; {counts[2]} tokens, {counts[2]} count:\n[🙂<eos>]"
+    )
+    assert preview.bracketed(one, tok) == wanted
+    assert preview.coloured(one, tok).plain == re.sub(r"[\[\]]", "", wanted)
+    assert preview.heading(one) == f"p.jsonl:1: prompt of {len(one.prompt)} tokens, 3 completions"
+
+
+@pytest.mark.usefixtures("tmp_cache")
+def test_preview_knows_a_file_of_preferences_by_its_first_row(script, pairs, model_dir, tmp_path, capsys):
+    folder, page = model_dir(), tmp_path / "out.html"
+    assert script.main(["preview", str(pairs), "--model", str(folder), "--html", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "prompt:\n<bos>The <b> sky\n" in printed
+    assert "better than 2; label 1:\n[ is blue. It is 4.<eos>]" in printed
+    assert "2 read, 1 kept, 1 dropped (equal completions)" in printed
+    assert "<pre>&lt;bos&gt;The &lt;b&gt; sky</pre>" in page.read_text()
+    assert script.main(["preview", str(pairs), "--model", str(folder), "--equal", "error"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {pairs}:2: completions 1 and 2 are equal but for white space")
+    assert script.main(["preview", str(pairs), "--model", str(folder), "--train-on", "all"]) == 2
+    assert capsys.readouterr().err == "error: --train-on all is for supervised training; preferences have none\n"
 
 
 @pytest.mark.usefixtures("tmp_cache")
