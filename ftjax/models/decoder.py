@@ -43,15 +43,21 @@ def hidden(
     config: ModelConfig,
     positions: jax.Array | None = None,
     segments: jax.Array | None = None,
+    branches: jax.Array | None = None,
 ) -> jax.Array:
     """Returns the normed hidden states [B, T, D] from which the head predicts the next token.
 
     segments [B, T]: 0 is padding, 1.. are documents that do not see each other; None: one document a row.
     positions [B, T]: None restarts at 0 with every segment.
+    branches [B, T]: continuations of one beginning (0) in a segment, which do not see each other; then positions must
+    be given. None: there are none.
     """
     tokens_BT = jnp.asarray(tokens_BT)
     segments = jnp.ones_like(tokens_BT) if segments is None else jnp.asarray(segments)
+    if branches is not None and positions is None:
+        raise ValueError("hidden: branches have positions of their own; give positions")
     positions = positions_of(segments) if positions is None else jnp.asarray(positions)
+    apart = None if branches is None else attention.Branches(jnp.asarray(branches), positions)
     tables = block.angles(positions, config)
     groups = (config.n_kv_heads, config.n_heads // config.n_kv_heads, config.head_dim)
 
@@ -60,7 +66,7 @@ def hidden(
         q_BTKGH = q_BTNH.reshape(*q_BTNH.shape[:2], *groups)
         scale, softcap = config.score_scale, config.attention_softcap
         attended = attention.attend(
-            q_BTKGH, k_BTKH, v_BTKH, segments, window=layer.window, scale=scale, softcap=softcap
+            q_BTKGH, k_BTKH, v_BTKH, segments, branches=apart, window=layer.window, scale=scale, softcap=softcap
         )
         return block.after_attention(x_BTD, attended, layer, config), None
 
@@ -103,9 +109,10 @@ def logps(
     config: ModelConfig,
     positions: jax.Array | None,
     segments: jax.Array | None,
+    branches: jax.Array | None = None,
 ) -> token_logps.TokenLogps:
     """Returns log-probability, entropy and top-1 agreement of `targets` [B, T] where `weights` is not 0."""
-    hidden_BTD = hidden(params, tokens, config, positions, segments)
+    hidden_BTD = hidden(params, tokens, config, positions, segments, branches)
     head, tied = embedding.head(params.lm_head, params.embed_tokens)
     softcap = config.logit_softcap
     targets, weights = jnp.asarray(targets), jnp.asarray(weights)

@@ -57,6 +57,7 @@ class Decoder(struct.PyTreeNode):
     blocks: Any  # Block
     norm: Any  # [D]
     lm_head: Any = None  # [D, V]; None where the embedding serves as head
+    score: Any = None  # [D, 1], float32: the head of a reward model, beside the adapters; no base has it
 
 
 def _layout(config: ModelConfig) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:

@@ -149,7 +149,7 @@ def attend(
     v_BTKH: Float[Array, "B T K H"],
     segments_BT: Int[Array, "B T"],
     *,
-    branches: Branches | None = None,
+    branches: Branches | None,
     window: Int[Array, ""] | None,
     scale: float,
     softcap: float,

@@ -196,7 +196,7 @@ def test_fused_attention_over_packed_documents_is_ours(window, monkeypatch):
     given = jnp.int32(window) if window else None
 
     def run(q, k, v):
-        attend = functools.partial(attention.attend, window=given, scale=0.125, softcap=0.0)
+        attend = functools.partial(attention.attend, branches=None, window=given, scale=0.125, softcap=0.0)
         return jax.vjp(lambda *a: attend(*a, jnp.asarray(segments)), q, k, v)
 
     def both():

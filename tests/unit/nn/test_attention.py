@@ -40,7 +40,7 @@ def test_blocks_give_the_textbook_attention_and_its_gradients(qkv, segments, win
 
     def ours(q, k, v):
         given = jnp.int32(window) if window else None
-        return attention.attend(q, k, v, segments, window=given, scale=0.3, softcap=softcap)
+        return attention.attend(q, k, v, segments, branches=None, window=given, scale=0.3, softcap=softcap)
 
     def theirs(q, k, v):
         return textbook(q, k, v, segments, window, 0.3, softcap)
@@ -54,7 +54,9 @@ def test_blocks_give_the_textbook_attention_and_its_gradients(qkv, segments, win
 
 def test_a_query_sees_neither_later_tokens_nor_other_documents(qkv, segments):
     q, k, v = qkv
-    see = lambda v: attention.attend(q, k, v, segments, window=None, scale=0.3, softcap=0.0)[0, 100, 0, 0, 0]
+    see = lambda v: attention.attend(q, k, v, segments, branches=None, window=None, scale=0.3, softcap=0.0)[
+        0, 100, 0, 0, 0
+    ]
     reach = jax.jacrev(see)(v)
     seen = np.abs(np.asarray(reach))[0].sum(axis=(1, 2))
     assert np.flatnonzero(seen).tolist() == list(range(70, 101))
@@ -65,7 +67,7 @@ def test_gradient_keeps_no_square_of_scores():
     shape = jax.ShapeDtypeStruct((1, 1024, 1, 1, 4), jnp.float32)
     kv = jax.ShapeDtypeStruct((1, 1024, 1, 4), jnp.float32)
     ones = jnp.ones((1, 1024), jnp.int32)
-    attend = lambda q, k, v: attention.attend(q, k, v, ones, window=None, scale=1.0, softcap=0.0)
+    attend = lambda q, k, v: attention.attend(q, k, v, ones, branches=None, window=None, scale=1.0, softcap=0.0)
     _, pull = jax.eval_shape(lambda *a: jax.vjp(attend, *a), shape, kv, kv)
     assert max(leaf.size for leaf in jax.tree.leaves(pull)) <= 1024 * 4
 
@@ -74,7 +76,7 @@ def test_gradient_keeps_no_square_of_scores():
 def test_attention_to_a_cache_equals_attention_to_the_whole(qkv, softcap):
     q, k, v = qkv
     ones = jnp.ones((B, T), jnp.int32)
-    settings = {"window": jnp.int32(20), "scale": 0.3, "softcap": softcap}
+    settings = {"branches": None, "window": jnp.int32(20), "scale": 0.3, "softcap": softcap}
     whole = attention.attend(q, k, v, ones, **settings)
     by_head = lambda y_BSKH: y_BSKH.swapaxes(1, 2)
     step = attention.attend_cached(q[:, 99:101], by_head(k), by_head(v), ones, jnp.int32(99), **settings)
@@ -83,7 +85,7 @@ def test_attention_to_a_cache_equals_attention_to_the_whole(qkv, softcap):
 
 def test_without_a_cap_the_program_has_no_tanh(qkv, segments):
     def program(softcap):
-        attend = lambda *a: attention.attend(*a, segments, window=None, scale=0.3, softcap=softcap).sum()
+        attend = lambda *a: attention.attend(*a, segments, branches=None, window=None, scale=0.3, softcap=softcap).sum()
         return jax.jit(jax.grad(attend, argnums=(0, 1, 2))).lower(*qkv).as_text()
 
     assert "tanh" not in program(0.0)
@@ -92,7 +94,7 @@ def test_without_a_cap_the_program_has_no_tanh(qkv, segments):
 
 def test_the_fused_kernel_is_given_the_same_mask_and_heads(qkv, segments, monkeypatch):
     """cuDNN is on NVIDIA's GPUs only; `jax.nn.dot_product_attention` has the same arguments in XLA."""
-    settings = {"window": jnp.int32(37), "scale": 0.3, "softcap": 0.0}
+    settings = {"branches": None, "window": jnp.int32(37), "scale": 0.3, "softcap": 0.0}
     wanted = attention.attend(*qkv, segments, **settings)
     monkeypatch.setattr(flash, "IMPLEMENTATION", "xla")
     monkeypatch.setattr(backends, "flash", lambda *_: True)
@@ -117,3 +119,33 @@ def test_the_fused_kernel_is_not_taken_where_it_cannot_be(monkeypatch):
 
 def test_without_cudnn_the_trial_says_so():
     assert "does not compile or run" in flash.fault((1, 2, 16), jnp.bfloat16)
+
+
+@pytest.mark.parametrize("window", [0, 37])
+def test_a_shared_beginning_gives_what_copies_of_it_give(qkv, window):
+    """One row [beginning, branch, branch] against two rows [beginning, branch], branches of unequal length."""
+    q, k, v = (x[:1] for x in qkv)
+    given = jnp.int32(window) if window else None
+    number = np.r_[np.zeros(150, np.int32), np.full(90, 1, np.int32), np.full(60, 2, np.int32)]
+    positions = np.r_[0:150, 150:240, 150:210]
+    settings = {"window": given, "scale": 0.3, "softcap": 0.0}
+    apart = attention.Branches(jnp.asarray(number)[None], jnp.asarray(positions)[None])
+    ones = jnp.ones((1, T), jnp.int32)
+
+    def together(q, k, v):
+        return attention.attend(q, k, v, ones, branches=apart, **settings)
+
+    def alone(q, k, v):
+        outs = []
+        for branch in (1, 2):
+            at = np.flatnonzero((number == 0) | (number == branch))
+            cut = (x[:, at] for x in (q, k, v))
+            out = attention.attend(*cut, ones[:, : len(at)], branches=None, **settings)
+            outs.append(out if branch == 1 else out[:, 150:])
+        return jnp.concatenate(outs, axis=1)
+
+    np.testing.assert_allclose(together(q, k, v), alone(q, k, v), atol=2e-6)
+    weights = jax.random.normal(jax.random.key(1), (1, T, K, G, H))
+    one, two = (jax.grad(lambda *a: jnp.sum(weights * f(*a)), argnums=(0, 1, 2))(q, k, v) for f in (together, alone))
+    for mine, theirs in zip(one, two, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5)
