@@ -205,18 +205,34 @@ def true_reward(prompt_messages: list[dict[str, str]], completion: str) -> float
     return reward
 
 
+def _two(rng: Rng, subject: Subject) -> tuple[str, str]:
+    """Two descriptions as the corpus has them; in two pairs of five the best one there is, and it with more behind it.
+
+    Without the latter the better answer is the longer one in two pairs of three, and a policy learns to talk without
+    end, which the reward does not want.
+    """
+    if rng.random() < 0.6:
+        return rows.about(rng, subject), rows.about(rng, subject)
+    facts = subjects.passage(rng, subject, rng.sample(list(subject.facts), 3))
+    more = [
+        subjects.passage(rng, subject, [relation]) for relation in rng.choices(list(subject.facts), k=rng.randint(1, 3))
+    ]
+    closing = [rng.choice(words.KIND)] if rng.random() < 0.5 else []
+    return f"{facts} {rng.choice(words.KIND)}", " ".join([facts, *more, *closing])
+
+
 def preferences(split: str, size: int, seed: int) -> list[Row]:
     """Returns pairs of descriptions of different true reward: prompt, chosen, rejected (messages), and both rewards.
 
-    Both are drawn as the corpus draws descriptions, so the base writes either; the first n pairs of a seed are the same
-    whatever `size` is. No prompt is in both splits.
+    Both have sentences that the base writes. The first n pairs of a seed are the same whatever `size` is. No prompt is
+    in both splits.
     """
     rng = random.Random(f"preferences {_checked(split)} {seed}")
     pairs: list[Row] = []
     while len(pairs) < size:
         subject, user = _described(rng, split == "heldout")
         prompt = [{"role": "user", "content": user}]
-        scored = sorted((true_reward(prompt, text), text) for text in (rows.about(rng, subject) for _ in range(2)))
+        scored = sorted((true_reward(prompt, text), text) for text in _two(rng, subject))
         (low, rejected), (high, chosen) = scored
         if high - low >= 0.5:
             answers = {

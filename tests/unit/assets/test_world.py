@@ -229,6 +229,12 @@ def test_the_reward_of_an_answer_is_that_of_the_row_it_answers():
     assert world.preferences("train", 30, 1)[:20] == world.preferences("train", 20, 1)
 
 
+def test_the_better_description_is_as_often_the_shorter_one():
+    pairs = world.preferences("train", 600, 0)
+    longer = [len(pair["chosen"][0]["content"]) > len(pair["rejected"][0]["content"]) for pair in pairs]
+    assert 0.35 < sum(longer) / len(longer) < 0.65
+
+
 def test_preference_prompts_of_the_splits_are_about_other_subjects():
     train, heldout = (
         {pair["prompt"][0]["content"] for pair in world.preferences(split, 300, 0)} for split in world.SPLITS
