@@ -1,4 +1,4 @@
-"""Every loss, the day it appears: a public function of `ftjax.losses` whose arrays are keyword-only."""
+"""Every loss, the day it appears: a public function of `ftjax.losses` that returns values and metrics of elements."""
 
 import importlib
 import inspect
@@ -13,48 +13,100 @@ import pytest
 
 import ftjax.losses
 
-SIZES = {"B": 4, "T": 6, "pairs": 4}
+ELEMENTS = 4
+SIZES = {"B": ELEMENTS, "T": 6, "K": 3, "pairs": ELEMENTS, "n": ELEMENTS}
+# What an array of this name may hold; any other holds log-probabilities or scores, below 0.
+HOLDS = {
+    "weights": lambda shape: np.ones(shape),
+    "present": lambda shape: np.ones(shape),
+    "lengths": lambda shape: 1 + np.arange(np.prod(shape)).reshape(shape) % 3,
+    "margin": lambda shape: np.arange(np.prod(shape)).reshape(shape) % 2,
+    "labels": lambda shape: np.arange(np.prod(shape)).reshape(shape) % 2,
+    "desirable": lambda shape: np.arange(np.prod(shape)).reshape(shape) % 2,
+    "best": lambda shape: np.arange(np.prod(shape)).reshape(shape) % SIZES["K"],
+    "kl": lambda shape: np.full(shape, 0.3),
+}
+HYPER = {float: 0.1, int: 1, bool: False}
+
+
+def is_array(note):
+    return getattr(note, "array_type", None) is Array
+
+
+def fields(note):
+    """The annotations of a NamedTuple of arrays; of anything else none."""
+    found = typing.get_type_hints(note) if hasattr(note, "_fields") else {}
+    return found if all(map(is_array, found.values())) else {}
 
 
 def arrays(function):
-    """The keyword-only array parameters of a function, by name."""
-    parameters = inspect.signature(function).parameters.values()
-    found = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return {name: note for name, note in found.items() if getattr(note, "array_type", None) is Array}
+    """The parameters of a function that are arrays or NamedTuples of arrays, by name."""
+    notes = {name: p.annotation for name, p in inspect.signature(function).parameters.items()}
+    return {name: note for name, note in notes.items() if is_array(note) or fields(note)}
+
+
+def is_loss(function):
+    """Whether a function returns (values, metrics by name) of arrays."""
+    returned = typing.get_args(typing.get_type_hints(function).get("return"))
+    return len(returned) == 2 and is_array(returned[0]) and typing.get_origin(returned[1]) is dict
 
 
 MODULES = [importlib.import_module(f"ftjax.losses.{m.name}") for m in pkgutil.iter_modules(ftjax.losses.__path__)]
-LOSSES = [
+FUNCTIONS = {  # a function of two names once
     function
     for module in MODULES
     for name, function in inspect.getmembers(module, inspect.isfunction)
-    if function.__module__ == module.__name__ and not name.startswith("_") and arrays(function)
-]
-each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda f: f"{f.__module__.rpartition('.')[2]}.{f.__name__}")
+    if function.__module__ == module.__name__ and not name.startswith("_") and is_loss(function)
+}
+NAMES = {f"{f.__module__.rpartition('.')[2]}.{f.__name__}": f for f in FUNCTIONS}
+each_loss = pytest.mark.parametrize("loss", [NAMES[name] for name in sorted(NAMES)], ids=sorted(NAMES))
+COUPLED = [name for name in sorted(NAMES) if "weights" in arrays(NAMES[name])]
 
 
-def case(loss, seed=0):
-    """Log-probabilities below zero of the shapes that the annotations name, and values for the hyper-parameters."""
-    keys = iter(jax.random.split(jax.random.key(seed), 50))
-    given = {}
-    for name, note in arrays(loss).items():
+def case(loss, draw=lambda rng, shape: -rng.uniform(0.1, 2.0, shape)):
+    """Arrays of the shapes that the annotations name, and values for the hyper-parameters."""
+    rng = np.random.default_rng(0)
+
+    def one(name, note):
         shape = [SIZES[axis] for axis in note.dim_str.split()]
-        given[name] = -jax.random.uniform(next(keys), shape, minval=0.1, maxval=2.0)
-    rest = {n: p.annotation for n, p in inspect.signature(loss).parameters.items() if n not in given}
-    return given, {name: {float: 0.1, int: 1, bool: False}[kind] for name, kind in rest.items()}
+        number = jnp.int32 if note.dtypes[0].startswith("int") else jnp.float32
+        return jnp.asarray(HOLDS[name](shape) if name in HOLDS else draw(rng, shape), number)
+
+    given = {
+        name: note(*(one(name, part) for part in fields(note).values())) if fields(note) else one(name, note)
+        for name, note in arrays(loss).items()
+    }
+    rest = {name: p.annotation for name, p in inspect.signature(loss).parameters.items() if name not in given}
+    return given, {name: HYPER[kind] for name, kind in rest.items()}
+
+
+def differentiable(given):
+    return {name: x for name, x in given.items() if name not in HOLDS}
+
+
+def gradients(loss, given, rest, counts):
+    """Gradients of the sum of values under `counts`, one an element."""
+    summed = lambda moved: jnp.vdot(loss(**(given | moved), **rest)[0].reshape(ELEMENTS, -1).sum(axis=1), counts)
+    return jax.tree.leaves(jax.grad(summed)(differentiable(given)))
+
+
+def at(given, change):
+    """Applies a change to every array that has elements."""
+    return jax.tree.map(lambda x: change(x) if x.ndim else x, given)
 
 
 def test_there_are_losses():
-    assert [f.__name__ for f in LOSSES if f.__name__ == "cross_entropy"]
-    assert all(typing.get_type_hints(f)["return"] for f in LOSSES)
+    assert {"supervised.cross_entropy", "preference.dpo", "reference_free.orpo", "unpaired.kto"} <= set(NAMES)
+    assert {"preference.aot", "preference.aot_unpaired"} == set(COUPLED)
 
 
 @each_loss
 def test_loss_and_metrics_are_per_element_and_finite(loss):
     given, rest = case(loss)
     values, metrics = loss(**given, **rest)
-    first = next(iter(given.values()))
-    assert values.shape == first.shape
+    assert values.shape[0] == ELEMENTS
+    assert np.isfinite(values).all()
+    assert metrics
     for name, metric in metrics.items():
         assert metric.shape == values.shape, name
         assert np.isfinite(metric).all(), name
@@ -63,21 +115,66 @@ def test_loss_and_metrics_are_per_element_and_finite(loss):
 @each_loss
 def test_gradients_are_finite_and_an_element_without_weight_has_none(loss):
     given, rest = case(loss)
-    weights = jnp.ones(next(iter(given.values())).shape).at[1].set(0.0)
-    grads = jax.grad(lambda given: jnp.sum(loss(**given, **rest)[0] * weights))(given)
-    assert any(np.abs(np.asarray(g)).max() > 0 for g in grads.values())
-    for grad in grads.values():
+    counts = jnp.ones(ELEMENTS).at[1].set(0.0)
+    if "weights" in given:
+        given["weights"] = counts
+    grads = gradients(loss, given, rest, counts)
+    assert any(np.abs(np.asarray(g)).max() > 0 for g in grads)
+    for grad in grads:
         assert np.isfinite(grad).all()
         assert not np.asarray(grad)[1].any()
+
+
+@pytest.mark.parametrize("name", sorted(NAMES.keys() - {"supervised.cross_entropy"}))  # whose metrics are given to it
+def test_metrics_carry_no_gradient(name):
+    loss = NAMES[name]
+    given, rest = case(loss)
+    total = lambda moved: sum(map(jnp.sum, loss(**(given | moved), **rest)[1].values()))
+    assert not any(np.asarray(g).any() for g in jax.tree.leaves(jax.grad(total)(differentiable(given))))
+
+
+@each_loss
+@pytest.mark.parametrize("lowest", [-1e4, 0.0])
+def test_extreme_and_equal_inputs_give_finite_values_and_gradients(loss, lowest):
+    extreme = lambda rng, shape: rng.choice([lowest, -1e-9], shape)
+    for draw in (extreme, lambda _, shape: np.full(shape, lowest)):
+        given, rest = case(loss, draw)
+        values, metrics = loss(**given, **rest)
+        assert all(np.isfinite(x).all() for x in (values, *metrics.values()))
+        assert all(np.isfinite(g).all() for g in gradients(loss, given, rest, jnp.ones(ELEMENTS)))
 
 
 @each_loss
 def test_permuting_the_batch_permutes_the_loss(loss):
     given, rest = case(loss)
     order = np.array([2, 0, 3, 1])
-    values, _ = loss(**given, **rest)
-    moved, _ = loss(**{name: x[order] for name, x in given.items()}, **rest)
+    values, metrics = loss(**given, **rest)
+    moved, moved_metrics = loss(**at(given, lambda x: x[order]), **rest)
     np.testing.assert_allclose(moved, values[order], rtol=1e-6)
+    for name, metric in metrics.items():
+        np.testing.assert_allclose(moved_metrics[name], metric[order], rtol=1e-6, err_msg=name)
+
+
+@each_loss
+def test_only_a_loss_that_takes_weights_lets_an_element_see_another(loss):
+    given, rest = case(loss)
+    other = {name: at(x, lambda x: x.at[1].multiply(3.0)) for name, x in differentiable(given).items()}
+    values, changed = (np.asarray(loss(**(given | x), **rest)[0]) for x in ({}, other))
+    assert (changed[1] != values[1]).any()
+    seen = (np.delete(changed, 1, axis=0) != np.delete(values, 1, axis=0)).any()
+    assert bool(seen) == ("weights" in given)
+
+
+@pytest.mark.parametrize("name", COUPLED)
+def test_no_element_sees_one_without_weight(name):
+    given, rest = case(NAMES[name])
+    given["weights"] = given["weights"].at[1].set(0.0)
+    other = {name: at(x, lambda x: x.at[1].set(np.nan)) for name, x in differentiable(given).items()}
+    live = np.array([0, 2, 3])
+    values, changed = (np.asarray(NAMES[name](**(given | x), **rest)[0]) for x in ({}, other))
+    np.testing.assert_array_equal(changed[live], values[live])
+    smaller, _ = NAMES[name](**at(given, lambda x: x[live]), **rest)
+    np.testing.assert_allclose(values[live], smaller, rtol=1e-6)
 
 
 @each_loss
