@@ -4,6 +4,7 @@ Old log-probabilities, advantages and returns are data: what made them gets no g
 differentiates by `logps` or `values`. Which tokens count is the weights' business, in the reduction.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -33,7 +34,7 @@ def ppo(
         "policy/clipfrac_avg": (clipped > plain).astype(plain.dtype),
         "val/ratio": ratio,
     }
-    return jnp.maximum(plain, clipped), metrics
+    return jnp.maximum(plain, clipped), jax.lax.stop_gradient(metrics)
 
 
 def value(
@@ -50,4 +51,5 @@ def value(
     """
     near = jnp.clip(values, old_values - clip, old_values + clip)
     plain, clipped = jnp.square(values - returns), jnp.square(near - returns)
-    return jnp.maximum(plain, clipped) / 2, {"val/clipfrac_avg": (clipped > plain).astype(plain.dtype)}
+    metrics = {"val/clipfrac_avg": (clipped > plain).astype(plain.dtype)}
+    return jnp.maximum(plain, clipped) / 2, jax.lax.stop_gradient(metrics)
