@@ -113,8 +113,10 @@ def draw_pairs(
 ) -> Pairs:
     """Returns pairs of different responses of a policy; a is chosen with probability sigmoid(sharpness (r_a - r_b))."""
     probabilities = np.exp(logps) / np.exp(logps).sum()
-    drawn = rng.choice(len(logps), size=(2 * count + 100, 2), p=probabilities)
-    drawn = drawn[drawn[:, 0] != drawn[:, 1]][:count]
+    drawn = np.zeros((0, 2), int)
+    for _ in range(20):
+        more = rng.choice(len(logps), size=(2 * count, 2), p=probabilities)
+        drawn = np.concatenate([drawn, more[more[:, 0] != more[:, 1]]])[:count]
     if len(drawn) < count:
         raise ValueError(f"only {len(drawn)} of {count} pairs are of two different responses; the policy is too sharp")
     first = rng.random(count) < sigmoid(sharpness * (rewards[drawn[:, 0]] - rewards[drawn[:, 1]]))

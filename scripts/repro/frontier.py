@@ -3,7 +3,7 @@
 One JSON file a seed is kept with the settings that made it; another setting measures it again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import functools
 import json
 from pathlib import Path
@@ -55,28 +55,24 @@ def all_seeds(folder: Path, settings: Mapping[str, Any], say: Callable[[str], No
 
 
 def measure(seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the points of E7, the judges of E8, and the curves that are drawn, of one seed."""
+    """Returns the points and curves of E7 and the judges of E8 of one seed: an arm for each number of pairs a step."""
     world = make_world(seed, settings)
-    points, judges, proxies = [], [], []
-    for size in settings["batches"]:
-        trained = train_on_pairs(world, seed, settings, size)
-        proxies.append(trained["RM"])
-        judges += [judge(world, name, size, scores, settings) for name, scores in trained.items()]
-        if size != settings["batches"][0]:
-            continue
-        for name, scores in trained.items():
-            if name != "RM":
-                beta = float(name.removeprefix("DPO "))
-                points.append(point(world, "DPO", beta, world.reference + scores / beta, proxies[0]))
-    on_rewards, ratio_error = reinforced(world, seed, settings, proxies[0])
-    points += [point(world, *entry, proxies[0]) for entry in on_rewards]
-    return {
-        "bayes": enumerable.bayes_accuracy(world.heldout, world.gold, settings["pairs"]["sharpness"]),
-        "points": points,
-        "judges": judges,
-        "ratio_error": ratio_error,
-        "curves": {name: curve(world, scores) for name, scores in (("frontier", world.gold), ("proxy", proxies[0]))},
-    }
+    trained = {size: train_on_pairs(world, seed, settings, size) for size in settings["batches"]}
+    proxies = {size: scores["RM"] for size, scores in trained.items()}
+    reinforced_ones, ratio_error = reinforced(world, seed, settings, proxies)
+    arms = {}
+    for size, judges in trained.items():
+        made = [("DPO", beta, world.reference + judges[f"DPO {beta:g}"] / beta) for beta in settings["dpo"]["betas"]]
+        made += [entry[:3] for entry in reinforced_ones if entry[3] in (size, None)]
+        own = pairs_of_dpo(world, seed, settings, judges)
+        arms[str(size)] = {
+            "points": [point(world, *entry, proxies[size]) for entry in made],
+            "judges": {name: judge(world, scores, own, settings) for name, scores in judges.items()},
+            "shifted_bayes": enumerable.bayes_accuracy(own, world.gold, settings["pairs"]["sharpness"]),
+            "proxy": curve(world, proxies[size]),
+        }
+    bayes = enumerable.bayes_accuracy(world.heldout, world.gold, settings["pairs"]["sharpness"])
+    return {"bayes": bayes, "ratio_error": ratio_error, "frontier": curve(world, world.gold), "arms": arms}
 
 
 def make_world(seed: int, settings: Mapping[str, Any]) -> World:
@@ -121,30 +117,30 @@ def train_on_pairs(world: World, seed: int, settings: Mapping[str, Any], size: i
 
 
 def reinforced(
-    world: World, seed: int, settings: Mapping[str, Any], proxy: np.ndarray
-) -> tuple[list[tuple[str, float, np.ndarray]], float]:
-    """Returns (method, beta, log pi) of each policy of PPO, and how far its first ratio after a rollout was from 1."""
+    world: World, seed: int, settings: Mapping[str, Any], proxies: Mapping[int, np.ndarray]
+) -> tuple[list[tuple[str, float, np.ndarray, int | None]], float]:
+    """Returns (method, beta, log pi, arm) of each policy of PPO, and how far a first ratio after a rollout was from 1.
+
+    The arm is the reward model's, None for the true reward. The scores of a reward model get unit sd.
+    """
     asked, adaptive = dict(settings["ppo"]), settings["adaptive"]
     betas, iterations = asked.pop("betas"), asked.pop("iterations")
     ppo = policies.Settings(**asked)
     orders = jnp.asarray(policies.orders(np.random.default_rng((seed, 0)), iterations, ppo))
     sizes = (world.space.features.shape[1], *settings["model"]["hidden"], 1)
     value = policies.init(jax.random.fold_in(jax.random.key(seed), 2), sizes, head=0.0)
-    proxy = enumerable.standardise(proxy, world.reference)
-    tilted = {"PPO-GT": world.gold, "PPO-RM": proxy}
-    fixed = [(name, beta, scores) for name, scores in tilted.items() for beta in betas]
-    paper = functools.partial(kl.adapt_by_paper, target=adaptive["target"], gain=adaptive["gain"])
-    code = functools.partial(
-        kl.adapt_by_code, target=adaptive["target"], horizon=adaptive["horizon"], episodes=ppo.batch
-    )
+    scored = {arm: enumerable.standardise(scores, world.reference) for arm, scores in proxies.items()}
+    target, start = adaptive["target"], adaptive["start"]
+    paper = functools.partial(kl.adapt_by_paper, target=target, gain=adaptive["gain"])
+    code = functools.partial(kl.adapt_by_code, target=target, horizon=adaptive["horizon"], episodes=ppo.batch)
+    groups: list[tuple[policies.Adapt, list[tuple[str, float, np.ndarray, int | None]]]] = [
+        (policies.fixed, [("PPO-GT", beta, world.gold, None) for beta in betas]),
+        (policies.fixed, [("PPO-RM", beta, scores, arm) for arm, scores in scored.items() for beta in betas]),
+        (paper, [("adaptive, paper", start, scores, arm) for arm, scores in scored.items()]),
+        (code, [("adaptive, code", start, scores, arm) for arm, scores in scored.items()]),
+    ]
     found, worst = [], 0.0
-    for number, (adapt, runs) in enumerate(
-        (
-            (policies.fixed, fixed),
-            (paper, [("adaptive, paper", adaptive["start"], proxy)]),
-            (code, [("adaptive, code", adaptive["start"], proxy)]),
-        )
-    ):
+    for number, (adapt, runs) in enumerate(groups):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3 + number), (len(runs), iterations))
         scores = jnp.asarray(np.stack([run[2] for run in runs]), jnp.float32)
         coefficients = jnp.array([run[1] for run in runs], jnp.float32)
@@ -153,7 +149,8 @@ def reinforced(
         )
         worst = max(worst, float(jnp.max(trace["ratio_error"])))
         each = [jax.tree.map(lambda x, i=i: x[i], params) for i in range(len(runs))]
-        found += [(run[0], run[1], exact(world.space, one, world.at)) for run, one in zip(runs, each, strict=True)]
+        for (method, beta, _, arm), one in zip(runs, each, strict=True):
+            found.append((method, beta, exact(world.space, one, world.at), arm))
     return found, worst
 
 
@@ -171,17 +168,28 @@ def point(world: World, method: str, beta: float, logps: np.ndarray, proxy: np.n
     }
 
 
-def judge(world: World, name: str, size: int, scores: np.ndarray, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns accuracy and calibration of scores on the held-out pairs; the temperature is fitted on other pairs."""
+def pairs_of_dpo(world: World, seed: int, settings: Mapping[str, Any], trained: Mapping[str, np.ndarray]) -> Pairs:
+    """Returns as many pairs as are held out, drawn from the policy that DPO made: not what any judge was trained on."""
+    beta, asked = settings["shifted"], settings["pairs"]
+    logps = world.reference + trained[f"DPO {beta:g}"] / beta
+    rng = np.random.default_rng((seed, 1))
+    return enumerable.draw_pairs(logps, world.gold, rng, count=asked["heldout"], sharpness=asked["sharpness"])
+
+
+def judge(world: World, scores: np.ndarray, own: Pairs, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns accuracy and calibration of scores on the held-out pairs; the temperature is fitted on other pairs.
+
+    Accuracy on DPO's own pairs besides.
+    """
     margins = lambda pairs: scores[pairs.chosen] - scores[pairs.rejected]
+    right = lambda found: float(np.mean((np.sign(found) + 1) / 2))
     heldout, warmth = margins(world.heldout), calibration.temperature(margins(world.calibrate))
     before, after = (
         calibration.reliability(m, bins=settings["calibration"]["bins"]) for m in (heldout, heldout / warmth)
     )
     return {
-        "name": name,
-        "size": size,
-        "accuracy": float(np.mean((np.sign(heldout) + 1) / 2)),
+        "accuracy": right(heldout),
+        "shifted": right(margins(own)),
         "train_accuracy": float(np.mean(margins(world.train) > 0)),
         "temperature": warmth,
         "ece": calibration.expected_error(before),
@@ -196,9 +204,3 @@ def curve(world: World, scores: np.ndarray) -> list[list[float]]:
     spread = enumerable.standardise(scores, world.reference)
     tilts = [enumerable.tilt(world.reference, spread, beta) for beta in np.geomspace(30, 0.02, GRID)]
     return [[enumerable.kl(logps, world.reference), enumerable.mean(logps, world.gold)] for logps in tilts]
-
-
-def of(found: Sequence[Mapping[str, Any]], key: str, **wanted: Any) -> list[list[dict[str, Any]]]:
-    """Returns the points or judges of each seed that have these values."""
-    match = lambda entry: all(entry[name] == value for name, value in wanted.items())
-    return [[entry for entry in seed[key] if match(entry)] for seed in found]

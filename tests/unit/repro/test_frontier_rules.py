@@ -1,5 +1,6 @@
 """The rules of E7 and E8 on numbers that were made up: each can fail."""
 
+import math
 import runpy
 
 import pytest
@@ -33,18 +34,18 @@ def seed(settings, **changes):
         point["proxy"] = point["gold"] + 0.05
         point.update(changes.get("points", {}).get((point["method"], point["beta"]), {}))
     accuracy = {"RM": 0.75, "DPO 0.05": 0.78, "DPO 0.1": 0.77, "DPO 0.5": 0.76, "DPO 1": 0.75, "DPO 5": 0.74}
-    judges = [
-        {"name": name, "size": size, "accuracy": share, "ece": 0.1, "ece_fitted": 0.02, "temperature": 2.0,
-         "train_accuracy": 0.9} | changes.get("judges", {}).get(name, {})
-        for size in settings["batches"] for name, share in accuracy.items()
-    ]  # fmt: skip
-    return {"points": points, "judges": judges, "bayes": 0.82, "ratio_error": changes.get("ratio_error", 1e-7)}
+    plain = {"ece": 0.1, "ece_fitted": 0.02, "temperature": 2.0, "train_accuracy": 0.9, "shifted": 0.7}
+    judges = {
+        name: plain | {"accuracy": share} | changes.get("judges", {}).get(name, {}) for name, share in accuracy.items()
+    }
+    arm = {"points": points, "judges": judges, "shifted_bayes": 0.8}
+    return {"arms": {"256": arm}, "bayes": 0.82, "ratio_error": changes.get("ratio_error", 1e-7)}
 
 
 def failed(rules, settings, **changes):
     """The rules that fail where one of three seeds is changed."""
     found = [seed(settings), seed(settings), seed(settings, **changes)]
-    checks = [*rules["e7_checks"](found, settings), *rules["e8_checks"](found, settings)]
+    checks = [*rules["e7_checks"](found, settings, 256), *rules["e8_checks"](found, settings, 256)]
     return [check.what for check in checks if check.passed is False]
 
 
@@ -76,5 +77,15 @@ def test_a_number_out_of_bounds_fails_its_rule_alone(rules, settings, changes, r
 
 def test_the_tables_have_a_line_for_every_policy_and_judge(rules, settings):
     found = [seed(settings), seed(settings)]
-    assert len(rules["policies_table"](found, settings).splitlines()) == 2 + 5 + 4 + 4 + 2
-    assert len(rules["judges_table"](found, settings).splitlines()) == 2 + 2 * 6
+    assert len(rules["policies_table"](found, settings, 256).splitlines()) == 2 + 5 + 4 + 4 + 2
+    assert len(rules["judges_table"](found, settings, 256).splitlines()) == 2 + 6
+
+
+def test_dpo_is_compared_with_ppo_at_its_own_kl_and_not_past_the_last_point(rules, settings):
+    """On curves that are straight in sqrt(KL) the lead is the difference of slopes; DPO at .05 has the KL 10."""
+    points = {("DPO", beta): {"gold": math.sqrt(0.5 / beta)} for beta in settings["dpo"]["betas"]}
+    points[("PPO-RM", 0.03)] = {"kl": 5.5, "gold": 0.9 * math.sqrt(5.5)}
+    gaps = rules["lead"]([seed(settings, points=points)], settings, 256)
+    assert sorted(gaps) == [0.1, 0.5, 1.0, 5.0]
+    for beta, (gap,) in gaps.items():
+        assert gap == pytest.approx(0.1 * math.sqrt(0.5 / beta))
