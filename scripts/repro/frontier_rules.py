@@ -142,12 +142,11 @@ def judged(found: Seeds, size: int, key: str) -> dict[str, list[float]]:
 
 def judges_table(found: Seeds, settings: Mapping[str, Any], size: int) -> str:
     """Returns accuracy and calibration of every judge, mean and standard deviation over seeds."""
-    del settings
     names = ("judge", "accuracy", "in training", "on DPO's pairs", "ECE", "temperature", "ECE after")
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     keys = (("accuracy", 3), ("train_accuracy", 3), ("shifted", 3), ("ece", 3), ("temperature", 2), ("ece_fitted", 3))
     columns = {key: (judged(found, size, key), digits) for key, digits in keys}
-    for name in judged(found, size, "accuracy"):
+    for name in ("RM", *(f"DPO {beta:g}" for beta in settings["dpo"]["betas"])):
         cells = [spread(values[name], digits) for values, digits in columns.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
