@@ -211,8 +211,8 @@ def apo_down(policy: PairLogps, reference: PairLogps, *, beta: float) -> Loss:
 def discopop(policy: PairLogps, reference: PairLogps, *, beta: float, tau: float) -> Loss:
     """Returns -log sigma(z) (1 - m) + exp(-z) m of each pair, with z = beta D and m = sigma(z / tau).
 
-    Lu et al. 2024, eq. 5, found by a language model; tau is 0.05 there. It is not convex. For tau < 1, exp(-z) m goes
-    to 0 at both ends; here it is one exponential, where the product overflows.
+    Lu et al. 2024, eq. 5, found by a language model; tau is 0.05 there. It is not convex: with that tau its slope at
+    D = 0 is upward. For tau < 1, exp(-z) m goes to 0 at both ends; it is one exponential, as the product overflows.
     """
     z = beta * _difference(policy, reference)
     logistic = -jax.nn.log_sigmoid(z) * jax.nn.sigmoid(-z / tau)
