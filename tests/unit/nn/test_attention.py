@@ -146,6 +146,7 @@ def test_a_shared_beginning_gives_what_copies_of_it_give(qkv, window):
 
     np.testing.assert_allclose(together(q, k, v), alone(q, k, v), atol=2e-6)
     weights = jax.random.normal(jax.random.key(1), (1, T, K, G, H))
-    one, two = (jax.grad(lambda *a: jnp.sum(weights * f(*a)), argnums=(0, 1, 2))(q, k, v) for f in (together, alone))
+    total = lambda way: lambda *a: jnp.sum(weights * way(*a))
+    one, two = (jax.grad(total(way), argnums=(0, 1, 2))(q, k, v) for way in (together, alone))
     for mine, theirs in zip(one, two, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=2e-5)
