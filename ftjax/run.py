@@ -278,6 +278,7 @@ def _finish(
         "trainable_parameters": trainable,
         "parameters": total,
         "trainable_share": trainable / total,
+        "reward_model": x.objective.reward,
         **clock.memory(),
     }
     folder.summary(summary)
