@@ -38,7 +38,7 @@ def wanted(x: Experiment) -> bool:
         if rope and rope.kind in ("longrope", "dynamic") and x.data.length > rope.original_max_position:
             raise UserError(
                 f"config.reference.cache with {rope.kind} rotary tables and rows of up to {x.data.length} tokens: beyond "
-                f"{rope.original_max_position} they depend on the longest row of a batch; set config.reference.cache=false"
+                f"{rope.original_max_position} they depend on the longest row of a batch; set cache to false"
             )
     return True
 
