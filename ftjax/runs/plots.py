@@ -15,6 +15,15 @@ BLUE, ORANGE, GREY = "#2f6db5", "#d9741a", "#a8b4c2"
 LINES = (BLUE, ORANGE, "#3a8f4d", "#8a5fb0", "#b3261e", "#1f9aa5", "#8c6d46", "#5b6673")
 
 
+class Curve(NamedTuple):
+    """A line, or points where it is not `joined`, that a legend names."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    joined: bool
+
+
 class Plot(NamedTuple):
     """One picture: the metrics that it shows, each with its label, and its axis."""
 
@@ -115,6 +124,42 @@ def _line(axes: Any, points: list[tuple[int, float]], *, label: str, color: str,
         axes.plot(steps, smooth(values), color=color, linewidth=1.8, label=f"{label}, running median")
     else:
         axes.plot(steps, values, color=color, linewidth=1.8, marker="o" if few else None, markersize=4, label=label)
+
+
+def curves(shown: Sequence[Curve], path: Path, *, title: str, across: str, unit: str) -> Path:
+    """Returns the path of the picture of several curves in one field; points lie over lines."""
+    drawn, (axes,) = figure(1)
+    for curve, color in zip(shown, colors(len(shown)), strict=True):
+        style = (
+            {"linewidth": 1.8} if curve.joined else {"linestyle": "", "marker": "o", "markersize": 4.5, "alpha": 0.75}
+        )
+        axes.plot(curve.x, curve.y, color=color, label=curve.label, zorder=2 if curve.joined else 3, **style)
+    label(axes, title, across, unit)
+    axes.legend(frameon=False)
+    return save(drawn, path)
+
+
+def reliability(models: Mapping[str, Sequence[tuple[float, float, int]]], path: Path, *, title: str) -> Path:
+    """Returns the path of the picture of accuracy over confidence, one line a model.
+
+    A model is its bins (confidence, accuracy, pairs), as `evals.calibration.reliability` gives them; a bin without
+    pairs is left out, and the size of a mark is the share of the pairs. Who is as often right as it says lies on the
+    dashed line.
+    """
+    from matplotlib import ticker
+
+    drawn, (axes,) = figure(1)
+    axes.xaxis.set_major_locator(ticker.AutoLocator())
+    axes.plot([0.5, 1], [0.5, 1], linestyle="--", color=GREY, linewidth=1.2, label="as often right as it says")
+    for (name, bins), color in zip(models.items(), colors(len(models)), strict=True):
+        held = [entry for entry in bins if entry[2]]
+        total = sum(entry[2] for entry in held)
+        x, y, sizes = [e[0] for e in held], [e[1] for e in held], [8 + 200 * e[2] / total for e in held]
+        axes.plot(x, y, color=color, linewidth=1.4, label=name)
+        axes.scatter(x, y, s=sizes, color=color, alpha=0.6)
+    label(axes, title, "confidence", "accuracy")
+    axes.legend(frameon=False)
+    return save(drawn, path)
 
 
 def colors(count: int) -> list[str]:

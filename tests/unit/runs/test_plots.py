@@ -85,3 +85,19 @@ def test_the_smoothed_line_neither_lags_nor_follows_a_spike():
     spiked = [*falling[:200], 1e9, *falling[201:]]
     assert max(abs(a - b) for a, b in zip(plots.smooth(spiked), falling, strict=True)) <= 1
     assert plots.smooth([5.0]) == [5.0]
+
+
+def test_curves_are_drawn_as_lines_and_points(tmp_path):
+    line, dots = plots.Curve("line", [0, 1, 2], [0, 1, 4], True), plots.Curve("dots", [0.5, 1.5], [1, 2], False)
+    draw = lambda *shown: colours(plots.curves(shown, tmp_path / "curves.png", title="t", across="x", unit="y"))
+    assert draw(line, dots) > draw(line) > 500
+
+
+def test_reliability_leaves_bins_without_pairs_out(tmp_path):
+    held = [(0.55, 0.5, 40), (0.95, 0.8, 60)]
+    drawn = [
+        np.asarray(Image.open(plots.reliability({"RM": bins}, tmp_path / "r.png", title="t")))
+        for bins in (held, [held[0], (0.0, 0.0, 0), held[1]])
+    ]
+    np.testing.assert_array_equal(*drawn)
+    assert colours(tmp_path / "r.png") > 500
