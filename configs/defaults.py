@@ -27,6 +27,7 @@ def sft() -> ml_collections.ConfigDict:
     }
     config.adapter = {
         "name": "lora",  # lora | dora | pissa | olora | loftq | ia3 | vera | none (full fine-tuning)
+        "path": "",  # a PEFT folder to go on from, of this kind, targets and rank; empty: new adapters
         "targets": "all-linear",  # or a regex of whole paths, or names as in PEFT: "q_proj,v_proj"; also embed_tokens
         "rank": 8,
         "alpha": 16.0,  # the update is scaled by alpha / rank
@@ -97,6 +98,85 @@ def sft() -> ml_collections.ConfigDict:
         "use": "last",  # which checkpoint becomes the adapter: last | best (by eval_loss)
     }
     return config.lock()
+
+
+def dpo() -> ml_collections.ConfigDict:
+    """Direct preference optimisation, or another loss of pairs, with LoRA: beta of the paper, the rest of `sft`."""
+    config = sft().unlock()
+    config.algorithm = "dpo"
+    del config.neftune_alpha
+    config.loss = {
+        "names": ("dpo",),  # summed; docs/preferences.md has them all
+        "weights": (),  # of the sum, one a name; empty: 1 each
+        "beta": 0.1,
+        "label_smoothing": 0.0,
+        "tau": 0.05,  # discopop
+        "gamma": 0.5,  # simpo
+        "cpo_alpha": 1.0,
+        "divergence": "reverse_kl",  # reverse_kl | forward_kl | js_divergence | alpha_divergence
+        "alpha": 0.5,  # alpha_divergence
+        "ld_alpha": 1.0,  # weight of tokens past the shorter completion of a pair (LD-DPO); 1: none is lighter
+        "wpo": False,  # pairs count by how likely the policy is to write them (WPO)
+    }
+    config.reference = _reference("base")
+    _preferences(config)
+    return config.lock()
+
+
+def kto() -> ml_collections.ConfigDict:
+    """KTO: completions that are labelled desirable or not; pairs are taken apart."""
+    config = dpo().unlock()
+    config.algorithm = "kto"
+    config.loss = {
+        "name": "kto",  # kto | apo_zero_unpaired
+        "beta": 0.1,
+        "desirable_weight": 1.0,
+        "undesirable_weight": 1.0,
+    }
+    return config.lock()
+
+
+def reward() -> ml_collections.ConfigDict:
+    """A reward model: a head of one number beside LoRA, on pairs or labels. Train it for one epoch."""
+    config = sft().unlock()
+    config.algorithm = "reward_model"
+    del config.neftune_alpha
+    config.loss = {
+        "name": "bradley_terry",  # bradley_terry | pointwise (labels between 0 and 1)
+        "margin_scale": 0.0,  # of the margins in the data; 0: they are not used
+        "centring": 0.01,  # weight of (chosen + rejected)^2
+    }
+    config.normalise = {
+        "path": "",  # completions whose scores get mean 0 and variance 1; empty: those of the training rows
+        "rows": 256,  # at most
+    }
+    _preferences(config)
+    config.optimizer.learning_rate = 1e-4
+    return config.lock()
+
+
+def _preferences(config: ml_collections.ConfigDict) -> None:
+    """Sets what is read and held out where a config learns from preferences."""
+    del config.data.train_on
+    config.data.paths = ("world:preferences/train?size=1000",)
+    config.data.equal = "drop"  # pairs that differ in white space alone: drop | error
+    config.data.prefix = "shared"  # a prompt is in a row once for all its completions, or "repeated" for each
+    config.data.row_length = 0  # of a packed row: prompts and all their completions; 0: as the largest needs
+    config.eval.path = "world:preferences/heldout?size=200"
+    config.eval.check = "ftjax.assets.world:reward"
+    config.eval.text = ""  # chats whose perplexity is measured before and after: what the model forgets; empty: none
+    config.eval.kl_prompts = 0  # prompts, one sample each, on which the KL to the reference is measured; 0: not at all
+
+
+def _reference(kind: str) -> dict[str, object]:
+    """Returns the policy that is held against."""
+    return {
+        "kind": kind,  # base | start (a copy of what trains as it began) | none
+        "model": "",  # another model, with cache; empty: the base
+        "cache": False,  # its log-probabilities are computed before training and kept on disk; it then never runs
+        "sync_every": 0,  # steps after which the copy moves towards the policy (TR-DPO); 0: never
+        "sync_alpha": 0.6,  # by how much of the way
+    }
 
 
 def evaluate() -> ml_collections.ConfigDict:

@@ -4,30 +4,24 @@ Config sections are read here and in the modules beside it (`run.py`, `evaluatio
 `build` needs files and shapes, no weights; `run.start` reads the weights.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
-import functools
-import hashlib
 import itertools
 import math
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 
 from ftjax import config as configs
-from ftjax import held_out, inference, lookup, tree
+from ftjax import inference, lookup, objective, training_data, tree
 from ftjax import mesh as meshes
-from ftjax.adapters import adapter, tables
-from ftjax.adapters import init as adapters_init
-from ftjax.algorithms import sft
+from ftjax.adapters import adapter
 from ftjax.algorithms.algorithm import Algorithm
-from ftjax.checkpoint import hf_import
-from ftjax.data import batch as arrays
-from ftjax.data import cache, chat, encode, loader, records, report, template, tokenizer
+from ftjax.checkpoint import hf_import, peft
+from ftjax.data import cache, candidates, chat, loader, template, tokenizer
 from ftjax.errors import UserError
 from ftjax.models import params
 from ftjax.models.config import ModelConfig
@@ -86,11 +80,29 @@ RANGES: dict[str, Range] = {
     "eval.max_new_tokens": COUNT,
     "eval.generate_batch": COUNT,
     "eval.samples": NEVER_OR,
+    "eval.kl_prompts": NEVER_OR,
+    "loss.beta": POSITIVE,
+    "loss.label_smoothing": (
+        lambda v: 0 <= v < 0.5,
+        "in [0, 0.5): half of the labels flipped tell nothing",
+    ),
+    "loss.tau": POSITIVE,
+    "loss.cpo_alpha": NOT_NEGATIVE,
+    "loss.ld_alpha": SHARE,
+    "loss.desirable_weight": POSITIVE,
+    "loss.undesirable_weight": POSITIVE,
+    "loss.margin_scale": NOT_NEGATIVE,
+    "loss.centring": NOT_NEGATIVE,
+    "reference.sync_every": NEVER_OR,
+    "reference.sync_alpha": SHARE,
+    "data.row_length": NEVER_OR,
     "log.every": NEVER_OR,
     "checkpoint.every": NEVER_OR,
     "checkpoint.keep_last": COUNT,
 }
 CHOICES = {
+    "data.equal": candidates.EQUAL,
+    "data.prefix": candidates.PREFIXES,
     "model.dtype": ("float32", "bfloat16"),
     "model.weights": ("float32", "bfloat16"),
     "model.remat": ("none", "dots", "full"),
@@ -99,8 +111,6 @@ CHOICES = {
     "log.wandb": weights_and_biases.MODES,
     "checkpoint.use": ("last", "best"),
 }
-
-OF_TYPES = ("dropout", "rslora", "feedforward", "d_initial", "projection_key")  # of config.adapter, for `init_one`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,17 +124,22 @@ class Experiment:
     template: template.Template | None
     stop_ids: tuple[int, ...]
     loader: loader.Loader
-    data_hash: str  # of the tokens of all rows, trained on or held out
-    data_report: report.EncodeReport
-    held_out: held_out.HeldOut
+    data: training_data.Data
+    held_out: Any  # held_out.HeldOut, or of preferences
     mesh: jax.sharding.Mesh | None
-    algorithm: Algorithm
+    objective: objective.Objective
+    start: Any  # adapters to go on from, on the host; None: new ones
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     abstract_base: Any
     abstract_state: states.TrainState
     state_shardings: Any  # None: wherever jax puts it
     derived: dict[str, str]
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """Returns the algorithm of the objective."""
+        return self.objective.algorithm
 
 
 def use_compilation_cache() -> None:
@@ -137,20 +152,6 @@ def use_compilation_cache() -> None:
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Returns a config as nested dicts, tuples kept."""
     return config.to_dict()
-
-
-def pattern(text: str, kind: type, name: str) -> dict[str, Any]:
-    """Returns `{"q_proj": 16}` for "q_proj=16,..."."""
-    found = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        key, equals, value = part.partition("=")
-        try:
-            found[key.strip()] = kind(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise UserError(f"{name}: {part!r} must be NAME={kind.__name__}, for example q_proj=16")
-    return found
 
 
 def build(config: ml_collections.ConfigDict) -> Experiment:
@@ -172,8 +173,8 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     mesh = _mesh(c)
     if mesh is not None:
         meshes.check_groups(mesh, abstract_base, params.axes(model_config))
-    trainable_init = _trainable_init(c["adapter"], abstract_base)
-    algorithm = _algorithm(c, trainable_init, model_config)
+    aim = objective.build(c, abstract_base, model_config)
+    start = _start(c, abstract_base, model_config)
     o = dict(c["optimizer"])
     rate = optimizer.schedule(
         steps=c["steps"],
@@ -183,26 +184,15 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     chain = optimizer.build(rate, **o)
     if o["lora_plus_ratio"] != 1:
         chain = optimizer.with_embedding_rate(chain, embedding_rate / c["optimizer"]["learning_rate"])
-    abstract_state = jax.eval_shape(
-        lambda base: states.init(algorithm.init(jax.random.key(0), base), chain, jax.random.key(0)), abstract_base
-    )
+    begin = lambda base: states.begin(aim.algorithm, base, chain, jax.random.key(0))
+    abstract_state = jax.eval_shape(begin, abstract_base)
+    if start is not None:
+        _check_start(c, start, abstract_state.trainable)
     shardings = states.shardings(mesh, abstract_state, params.axes(model_config), offload=offload)
-    train, examples, source, data_report = _data(c, tok, name)
-    d = c["data"]
-    asked = held_out.build(examples, source, tok, c["eval"], length=d["max_length"])
-    check_context(model_config, (*itertools.chain(*train), *examples), asked)
     shard = loader.Shard(jax.process_index(), jax.process_count())
-    stream = loader.Loader(
-        train,
-        collator=arrays.EXAMPLES,
-        weights=d["weights"] or None,
-        layout=d["layout"],
-        batch_size=d["batch_size"],
-        length=d["max_length"],
-        buckets=_buckets(d),
-        seed=c["seed"],
-        shard=shard,
-    )
+    data = training_data.read(c, aim, tok, name, shard)
+    asked = training_data.hold_out(data, aim, tok, c, model_config, name)
+    training_data.check_context(model_config, (*itertools.chain(*data.train), *data.chosen), asked)
     built = Experiment(
         config=c,
         model_dir=model_dir,
@@ -210,12 +200,12 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         tokenizer=tok,
         template=made,
         stop_ids=chat.stop_ids(tok, made),
-        loader=stream,
-        data_hash=_hash((*itertools.chain(*train), *examples)),
-        data_report=data_report,
+        loader=data.stream(data.train),
+        data=data,
         held_out=asked,
         mesh=mesh,
-        algorithm=algorithm,
+        objective=aim,
+        start=start,
         schedule=rate,
         optimizer=chain,
         abstract_base=abstract_base,
@@ -227,13 +217,16 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
 
 
 def check(c: Mapping[str, Any], ranges: Mapping[str, Range], choices: Mapping[str, tuple[str, ...]]) -> None:
-    """Raises on the first value of a config that is out of its range or not among its choices, which are named."""
+    """Raises on the first value of a config that is out of its range or not among its choices, which are named.
+
+    Sections differ with the algorithm: what a config does not have is not looked at.
+    """
     values = configs.flatten(c)
     for name, (holds, rule) in ranges.items():
-        if not holds(values[name]):
+        if name in values and not holds(values[name]):
             raise UserError(f"config.{name} is {values[name]}; it must be {rule}")
     for name, known in choices.items():
-        given = values[name]
+        given = values.get(name, ())
         for value in given if isinstance(given, tuple) else (given,):
             if value not in known:
                 raise UserError(f"config.{name} is {value!r}.{lookup.suggestion(str(value), list(known))}")
@@ -270,103 +263,38 @@ def _quantised(c: Mapping[str, Any], model_dir: Path, abstract_base: Any) -> Any
     return convert.abstract_tree(abstract_base, plan)
 
 
-def _trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Callable[[jax.Array, Any], Any]:
-    """Returns `init(key, base)`: adapters, or for full fine-tuning the base's own weights in float32."""
-    if section["name"] == "none":
-        return lambda _, base: jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), base)
-    init_one = _part("adapter.name", section["name"], "ftjax.adapters", "init_one", also=("none",))
-    of_types = {name: section[name] for name in OF_TYPES}
-    given = ("rank", "alpha", "path", "largest")  # by the init of the whole tree
-    hyper = {name: of_types[name] for name in configs.hyper_parameters(init_one) if name not in given}
-    targets = section["targets"]
-    if "," in targets:
-        targets = tuple(name.strip() for name in targets.split(",") if name.strip())
-    elif targets != "all-linear" and targets.isidentifier():
-        targets = (targets,)
-    adapters_init.targeted(abstract_base, targets)
-    adapters = functools.partial(
-        adapters_init.init,
-        make=functools.partial(init_one, **hyper),
-        targets=targets,
-        rank=section["rank"],
-        alpha=section["alpha"],
-        rank_pattern=pattern(section["rank_pattern"], int, "config.adapter.rank_pattern"),
-        alpha_pattern=pattern(section["alpha_pattern"], float, "config.adapter.alpha_pattern"),
-    )
-    more = {name: section[name] for name in ("trainable_tokens", "modules_to_save", "ensure_weight_tying")}
-    return lambda key, base: tables.add(adapters(key, base), base, **more)
-
-
-def _algorithm(c: Mapping[str, Any], init: Callable[[jax.Array, Any], Any], config: ModelConfig) -> Algorithm:
-    made = _part("algorithm", c["algorithm"], "ftjax.algorithms", "make", also=())(init, config)
-    if not c["neftune_alpha"]:
-        return made
-    if c["algorithm"] != "sft":
-        raise UserError(f"config.neftune_alpha is for the algorithm sft, not {c['algorithm']}; set 0")
-    return sft.make_neftune(init, config, alpha=c["neftune_alpha"])
-
-
-def _part(key: str, name: str, package: str, function: str, *, also: tuple[str, ...]) -> Callable[..., Any]:
-    """Returns `function` of the module `name` in a package; the modules that define it are the names there are."""
-    known = [entry.partition(".")[0] for entry in lookup.catalogue(package) if entry.endswith(f".{function}")]
-    if name not in known:
-        raise UserError(f"config.{key} is {name!r}.{lookup.suggestion(name, [*known, *also])}")
-    return lookup.lookup(package, f"{name}.{function}")
-
-
-def _buckets(section: Mapping[str, Any]) -> tuple[int, ...]:
-    """Returns the buckets up to the longest row that truncation lets through."""
-    limit = section["max_length"]
-    return (*(size for size in section["buckets"] if size < limit), limit)
-
-
-def _data(
-    c: Mapping[str, Any], tok: tokenizer.Tokenizer, name: str | None
-) -> tuple[list[list[encode.Example]], list[encode.Example], list[records.Record], report.EncodeReport]:
-    """Returns the training sets, the held-out examples, the records these come from, and the first set's report."""
-    d, e = c["data"], c["eval"]
-    read = functools.partial(
-        encode.encode_file, tok=tok, template_name=name, max_length=d["max_length"], truncation=d["truncation"]
-    )
-    encoded = [read(path, train_on=d["train_on"]) for path in d["paths"]]
-    if not encoded:
-        raise UserError("config.data.paths is empty; name a file: --config.data.paths=train.jsonl")
-    train, told = [examples for examples, _ in encoded], encoded[0][1]
-    if e["path"]:
-        examples, _ = read(e["path"], train_on=d["train_on"])
-        chosen, source = examples[: e["rows"]], records.read(str(e["path"]))
-    else:
-        held, kept = held_out.split(len(train[0]), most=e["rows"], share=e["holdout"], seed=c["seed"])
-        if not len(kept):
-            raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
-        chosen, source = [train[0][i] for i in held], records.read(str(d["paths"][0]))
-        train[0] = [train[0][i] for i in kept]
-    return train, chosen, source, told
-
-
-def check_context(config: ModelConfig, examples: Iterable[encode.Example], asked: held_out.HeldOut) -> None:
-    """Raises where a row, or a question with the answer that it may get, is longer than the model's context."""
-    longest = max(examples, key=lambda example: len(example.ids))
-    if len(longest.ids) > config.context:
+def _start(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Any:
+    """Returns the adapters of config.adapter.path, on the host; None where training begins with new ones."""
+    path = c["adapter"].get("path")
+    if not path:
+        return None
+    if c["adapter"]["name"] == "none":
         raise UserError(
-            f"{longest.where}: a row of {len(longest.ids)} tokens, but the context of the model is "
-            f"{config.context}; set config.data.max_length to that at most"
+            "config.adapter.path is an adapter, but config.adapter.name none trains the base; give its name"
         )
-    prompt = max((len(item.prompt_ids) for item in asked.items), default=0)
-    if asked.items and prompt + asked.max_new_tokens > config.context:
-        raise UserError(
-            f"a held-out prompt of {prompt} tokens and config.eval.max_new_tokens {asked.max_new_tokens} exceed the "
-            f"context of the model, {config.context}; lower config.eval.max_new_tokens or config.data.max_length"
-        )
+    return peft.load(path, abstract_base, config)
 
 
-def _hash(examples: Iterable[encode.Example]) -> str:
-    """Returns what stands for the data of a run: a resumed run must find the same."""
-    total = hashlib.sha256()
-    for example in examples:
-        total.update(example.ids.tobytes())
-        total.update(example.mask.tobytes())
-    return total.hexdigest()
+def _check_start(c: Mapping[str, Any], start: Any, trainable: Any) -> None:
+    """Raises where the adapters to go on from are not of the kind, targets and ranks of the config."""
+    theirs = {name: leaf.shape for name, leaf in tree.paths(start).items() if name != "score"}
+    ours = {name: leaf.shape for name, leaf in tree.paths(trainable).items() if name != "score"}
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise UserError(
+                f"config.adapter.path {c['adapter']['path']}: {name} is {theirs.get(name)} there and {ours.get(name)} "
+                "by config.adapter; set name, targets and rank to those of the adapter"
+            )
+    scales = [
+        {name: getattr(node, "scale", None) for name, node in tree.paths(one, adapter.is_adapter).items()}
+        for one in (start, trainable)
+    ]
+    for name, scale in scales[0].items():
+        if name != "score" and scale != scales[1][name]:
+            raise UserError(
+                f"config.adapter.path {c['adapter']['path']}: {name} is scaled by {scale} there and by "
+                f"{scales[1][name]} by config.adapter; set alpha and rslora to those of the adapter"
+            )
 
 
 def _derived(x: Experiment) -> dict[str, str]:

@@ -35,17 +35,33 @@ class HeldOut(NamedTuple):
 
     def answers(self, model: Model, items: Sequence[tasks.Item]) -> list[tasks.Answer]:
         """Returns greedy answers to some of the items, with their scores (NaN where there is no check)."""
-        if not items:
-            return []
-        ask = functools.partial(
-            model.complete, max_new_tokens=self.max_new_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
-        )
-        return tasks.answer(ask, items, self.check or _unmarked, batch_size=self.generate_batch)
+        return ask(self, model, items)
 
-    def measure(self, sums: Sums, model: Model) -> tuple[dict[str, float], list[tasks.Answer]]:
+    def measure(self, sums: Sums, model: Model, reference: Any = None) -> tuple[dict[str, float], list[tasks.Answer]]:
         """Returns all numbers, with the mean score of the answers as `eval_score`, and the answers."""
+        del reference  # of algorithms that are held against one
         numbers, given = self.loss(sums), self.answers(model, self.items)
         return (numbers | {"eval_score": tasks.mean_score(given)} if self.check else numbers), given
+
+    def remark(self, before: Mapping[str, float], now: Mapping[str, float]) -> str:
+        """Returns what a user should be told of an evaluation: nothing."""
+        del before, now
+        return ""
+
+
+def ask(held: Any, model: Model, items: Sequence[tasks.Item]) -> list[tasks.Answer]:
+    """Returns greedy answers to some of a held-out set's questions, with their scores (NaN where it has no check)."""
+    if not items:
+        return []
+    complete = functools.partial(
+        model.complete, max_new_tokens=held.max_new_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
+    )
+    return tasks.answer(complete, items, held.check or _unmarked, batch_size=held.generate_batch)
+
+
+def units(examples: Sequence[encode.Example], tok: tokenizer.Tokenizer) -> perplexity.Units:
+    """Returns how many words and bytes the counted tokens of examples stand for."""
+    return perplexity.units(tok.decode(one.ids[one.mask > 0].tolist(), skip_special=True) for one in examples)
 
 
 def split(rows: int, *, most: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +88,6 @@ def build(
     """
     check = lookup.lookup("ftjax.evals", section["check"]) if section["check"] else None
     by_place = {record.where: record for record in source}
-    texts = [tok.decode(example.ids[example.mask > 0].tolist(), skip_special=True) for example in examples]
     batches = loader.eval_batches(
         examples,
         collator=arrays.EXAMPLES,
@@ -85,11 +100,11 @@ def build(
     asked = examples if check else examples[: section["samples"]]
     items = [_item(example, by_place[example.where], tok) for example in asked]
     if check and items:
-        _try(check, section["check"], items[0], examples[0].where)
+        try_check(check, section["check"], items[0], examples[0].where)
     return HeldOut(
         rows=len(examples),
         batches=batches,
-        units=perplexity.units(texts),
+        units=units(examples, tok),
         items=items,
         check=check,
         max_new_tokens=section["max_new_tokens"],
@@ -106,7 +121,7 @@ def shown(given: Sequence[tasks.Answer]) -> list[dict[str, Any]]:
     ]
 
 
-def _try(check: tasks.Check, name: str, item: tasks.Item, where: str) -> None:
+def try_check(check: tasks.Check, name: str, item: tasks.Item, where: str) -> None:
     """Raises where a check cannot score the rows of this file: now, not after the training."""
     try:
         check(item.row, item.reference)

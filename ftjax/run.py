@@ -15,9 +15,10 @@ from typing import Any
 import jax
 
 from ftjax import held_out as held_outs
-from ftjax import inference, tree
+from ftjax import inference, reference, tree
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter, attach
+from ftjax.algorithms.algorithm import Algorithm, frozen
 from ftjax.checkpoint import hf_export, hf_import, peft
 from ftjax.checkpoint.store import Store
 from ftjax.errors import UserError
@@ -49,16 +50,19 @@ def on_mesh(x: Experiment) -> Any:
         yield
 
 
-def start(x: Experiment) -> Parts:
+def start(x: Experiment, say: Callable[[str], None]) -> Parts:
     """Returns the experiment with weights loaded and the state before its first step."""
     c = x.config
+    x = reference.from_model(x, say)
     q = c["quant"]
     _, base = hf_import.load(
         x.model_dir, q["format"], c["model"]["weights"], x.mesh, leaves=q["leaves"], group=q["group"]
     )
-    key = jax.random.key(c["seed"])
-    make = lambda base: states.init(x.algorithm.init(jax.random.fold_in(key, 1), base), x.optimizer, key)
-    state = jax.jit(make, out_shardings=x.state_shardings)(base)
+    x = reference.from_base(x, base, say)
+    make = lambda base, given: states.begin(
+        _going_on(x.algorithm, given), base, x.optimizer, jax.random.key(c["seed"])
+    )  # fmt: skip
+    state = jax.jit(make, out_shardings=x.state_shardings)(base, x.start)
     if c["adapter"]["name"] == "none":
         base = jax.tree.map(lambda _: None, base)
     step = steps.make(x.algorithm, x.optimizer, x.schedule, microbatches=c["microbatches"])
@@ -72,9 +76,24 @@ def start(x: Experiment) -> Parts:
     )
 
 
-def sums(parts: Parts, trainable: Any) -> held_outs.Sums:
+def _going_on(made: Algorithm, given: Any) -> Algorithm:
+    """Returns the algorithm that begins with given adapters, where there are some; a head that they lack is new."""
+    if given is None:
+        return made
+
+    def init(key: jax.Array, base: Any) -> Any:
+        fresh = made.init(key, base)
+        whole = fresh if given.score is not None else fresh.replace(score=None)
+        known = jax.tree.unflatten(jax.tree.structure(whole), jax.tree.leaves(given))
+        return known if known.score is not None else known.replace(score=fresh.score)
+
+    return made._replace(init=init)
+
+
+def sums(parts: Parts, state: states.TrainState) -> held_outs.Sums:
     """Returns the function from a host's batch to its summed loss, weight and metrics."""
-    return lambda batch: parts.sums(trainable, parts.base, meshes.place_batch(parts.experiment.mesh, batch))
+    base = frozen(parts.base, state.extra)
+    return lambda batch: parts.sums(state.trainable, base, meshes.place_batch(parts.experiment.mesh, batch))
 
 
 def model(parts: Parts, trainable: Any) -> inference.Model:
@@ -84,9 +103,12 @@ def model(parts: Parts, trainable: Any) -> inference.Model:
     return inference.Model(x.model_dir, x.model_config, attached, x.tokenizer, x.template, x.stop_ids)
 
 
-def measure(parts: Parts, trainable: Any) -> tuple[dict[str, float], list[tasks.Answer]]:
+def measure(parts: Parts, state: states.TrainState) -> tuple[dict[str, float], list[tasks.Answer]]:
     """Returns all numbers of the held-out set, and the answers."""
-    return parts.experiment.held_out.measure(sums(parts, trainable), model(parts, trainable))
+    x = parts.experiment
+    known = x.algorithm.reference
+    held_against = known(frozen(parts.base, state.extra)) if known else None
+    return x.held_out.measure(sums(parts, state), model(parts, state.trainable), held_against)
 
 
 def train(x: Experiment, folder: Folder, say: Callable[[str], None]) -> dict[str, Any]:
@@ -94,8 +116,7 @@ def train(x: Experiment, folder: Folder, say: Callable[[str], None]) -> dict[str
     c = x.config
     say("loading weights")
     with on_mesh(x):
-        parts = start(x)
-        return _train(parts, folder, say, c)
+        return _train(start(x, say), folder, say, c)
 
 
 def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,6 +147,15 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
     with out:
         before = _before(parts, folder, progress, say)
         samples = x.held_out.items[: c["eval"]["samples"]]
+        warned: list[str] = []
+
+        def remarked(numbers: dict[str, float]) -> dict[str, float]:
+            remark = x.held_out.remark(before["metrics"], numbers)
+            if remark and not warned:
+                warned.append(remark)
+                say(remark)
+            return numbers
+
         interrupt = loop.Interrupt(report.at_once)
         with interrupt.installed():
             outcome = loop.run(
@@ -136,9 +166,9 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
                 batches=lambda k: x.loader.iterate(k, threads=1, prefetch=4),
                 place=functools.partial(meshes.place_batch, x.mesh),
                 experience=lambda s, batch: x.algorithm.experience(
-                    s.trainable, parts.base, batch, jax.random.fold_in(s.key, s.step)
+                    s.trainable, frozen(parts.base, s.extra), batch, jax.random.fold_in(s.key, s.step)
                 ),
-                evaluate=lambda s: x.held_out.loss(sums(parts, s.trainable)),
+                evaluate=lambda s: remarked(x.held_out.loss(sums(parts, s))),
                 sample=lambda s: held_outs.shown(x.held_out.answers(model(parts, s.trainable), samples)),
                 epoch=lambda k: k / x.loader.batches_per_epoch,
                 store=store,
@@ -169,8 +199,8 @@ def _inputs(x: Experiment) -> dict[str, dict[str, Any]]:
         "base.json": {"path": str(x.model_dir), "hash": hf_import.content_hash(x.model_dir)},
         "data.json": {
             "paths": x.config["data"]["paths"],
-            "hash": x.data_hash,
-            "report": x.data_report.as_dict(),
+            "hash": x.data.hash,
+            "report": x.data.report.as_dict(),
         },
     }
 
@@ -209,7 +239,7 @@ def _before(parts: Parts, folder: Folder, progress: loop.Progress, say: Callable
     if progress.step > 0:
         raise UserError(f"{path} is missing, and the run is past its start; put the file back")
     say("measuring the base on the held-out set")
-    numbers, given = measure(parts, parts.state.trainable)
+    numbers, given = measure(parts, parts.state)
     found = {"metrics": numbers, "answers": held_outs.shown(given)}
     folder.json("before.json", found)
     return found
@@ -228,7 +258,7 @@ def _finish(
     best = store.best()
     if c["checkpoint"]["use"] == "best" and best is not None and best != used:
         state, used = store.restore(best, parts.state)[0], best
-    after, given = measure(parts, state.trainable)
+    after, given = measure(parts, state)
     changed = [
         {"prompt": old["prompt"], "reference": old["reference"], "before": old["answer"], "after": new.prediction}
         | ({"score_before": old["score"], "score_after": new.score} if "score" in old else {})

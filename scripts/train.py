@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
     experiment.use_compilation_cache()
     built = experiment.build(config)
-    report.derived(built.derived, built.data_report.as_text())
+    report.derived(built.derived, built.data.report.as_text())
     if flags.resume:
         run.check_same(built, flags.workdir)
     folder = folders.create(

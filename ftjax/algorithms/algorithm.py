@@ -1,4 +1,4 @@
-"""What an algorithm is: three pure functions, so that SFT and PPO share one step and one loop."""
+"""What an algorithm is: pure functions, so that SFT and PPO share one step and one loop."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -8,6 +8,20 @@ import jax
 Metrics = dict[str, jax.Array]
 
 
+class Frozen(NamedTuple):
+    """What the loss gets as `base` where an algorithm carries something beside what trains."""
+
+    base: Any
+    extra: Any
+
+
+class Extra(NamedTuple):
+    """What changes in training, but not by gradients, and is in every checkpoint: a copy that is a reference."""
+
+    init: Callable[[Any, Any], Any]  # (trainable, base) -> extra
+    update: Callable[[Any, Any, jax.Array], Any]  # (extra, new trainable, number of updates done) -> extra
+
+
 class Algorithm(NamedTuple):
     """`base` is the frozen tree, `trainable` all that changes; both are arguments of the jitted step."""
 
@@ -15,3 +29,16 @@ class Algorithm(NamedTuple):
     experience: Callable[[Any, Any, Any, jax.Array], Iterable[Any]]  # (trainable, base, batch, key) -> device batches
     loss: Callable[[Any, Any, Any, jax.Array | None], tuple[jax.Array, jax.Array, Metrics]]
     # (trainable, base, batch, key) -> loss per element, its weights, metrics per element; a key of None: no dropout
+    extra: Extra | None = None
+    reference: Callable[[Any], Any] | None = None  # base -> weights of the policy that this one is held against
+
+
+def frozen(base: Any, extra: Any) -> Any:
+    """Returns what `loss` gets as base."""
+    return base if extra is None else Frozen(base, extra)
+
+
+def as_it_is(trainable: Any, base: Any, batch: Any, key: jax.Array) -> Iterable[Any]:
+    """Returns the batch itself: the experience of an algorithm that learns from data alone."""
+    del trainable, base, key
+    return (batch,)

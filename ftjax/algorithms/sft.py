@@ -1,11 +1,12 @@
 """Supervised fine-tuning: the token mean of -log p over the supervised tokens of the whole global batch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from ftjax.adapters import attach, noise
+from ftjax.algorithms import algorithm
 from ftjax.algorithms.algorithm import Algorithm, Metrics
 from ftjax.losses import supervised
 from ftjax.models import decoder
@@ -35,10 +36,6 @@ def make_neftune(init: Init, config: ModelConfig, *, alpha: float) -> Algorithm:
 
 
 def _make(init: Init, config: ModelConfig, change: Change) -> Algorithm:
-    def experience(trainable: Any, base: Any, batch: Any, key: jax.Array) -> Iterable[Any]:
-        del trainable, base, key
-        return (batch,)
-
     def loss(trainable: Any, base: Any, batch: Any, key: jax.Array | None) -> tuple[jax.Array, jax.Array, Metrics]:
         params = change(attach.attach(base, trainable, key), batch, key)
         out = decoder.logps(
@@ -47,4 +44,4 @@ def _make(init: Init, config: ModelConfig, change: Change) -> Algorithm:
         values, metrics = supervised.cross_entropy(logps=out.logps, entropy=out.entropy, correct=out.correct)
         return values, batch.weights, metrics
 
-    return Algorithm(init=init, experience=experience, loss=loss)
+    return Algorithm(init=init, experience=algorithm.as_it_is, loss=loss)

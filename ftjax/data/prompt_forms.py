@@ -94,6 +94,9 @@ def implicit(sides: Sequence[str | Turns], names: Sequence[str], where: str) -> 
         return [first[:cut], first[cut:], second[cut:]]
     assert not isinstance(first, str)
     assert not isinstance(second, str)
+    for name, one in zip(names, (first, second), strict=True):
+        if not any(turn.role == "assistant" for turn in one):
+            raise errors.UserError(f"{where}: {name!r} has no answer of the assistant; add it or remove the row")
     shared = 0
     while shared < min(len(first), len(second)) and first[shared] == second[shared]:
         shared += 1

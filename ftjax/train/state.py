@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from ftjax import mesh as meshes
+from ftjax.algorithms.algorithm import Algorithm
 
 
 class TrainState(struct.PyTreeNode):
@@ -17,13 +18,23 @@ class TrainState(struct.PyTreeNode):
     trainable: Any
     opt_state: Any
     key: jax.Array  # the run's key, never changed: a step folds its number into it
+    extra: Any = None  # of the algorithm: what changes, but not by gradients (algorithms.algorithm.Extra)
 
 
-def init(trainable: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+def init(
+    trainable: Any, optimizer: optax.GradientTransformation, key: jax.Array, extra: Any = None
+) -> TrainState:  # fmt: skip
     """Returns the state before the first step."""
-    return TrainState(
-        step=jnp.zeros((), jnp.int32), trainable=trainable, opt_state=optimizer.init(trainable), key=key
-    )  # fmt: skip
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step=step, trainable=trainable, opt_state=optimizer.init(trainable), key=key, extra=extra)
+
+
+def begin(algorithm: Algorithm, base: Any, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """Returns the state before the first step of an algorithm, whose trainables and extras are made from the base."""
+    trainable = algorithm.init(jax.random.fold_in(key, 1), base)
+    # Copied: an array that is in the state twice cannot be donated.
+    extra = jax.tree.map(jnp.copy, algorithm.extra.init(trainable, base)) if algorithm.extra else None
+    return init(trainable, optimizer, key, extra)
 
 
 def shardings(mesh: jax.sharding.Mesh | None, state: TrainState, letters: Any, *, offload: str) -> TrainState | None:

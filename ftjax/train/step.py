@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ftjax.algorithms.algorithm import Algorithm
+from ftjax.algorithms.algorithm import Algorithm, frozen
 from ftjax.losses import reduce
 from ftjax.train.state import TrainState
 
@@ -60,15 +60,16 @@ def make(
         # From the host where the optimizer's state is kept there (it goes back by the jit's out_shardings), else as is.
         state = state.replace(opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device))
         key = jax.random.fold_in(state.key, state.step)
-        (loss, (weight, sums)), grads = over_microbatches(state.trainable, base, batch, key)
+        (loss, (weight, sums)), grads = over_microbatches(state.trainable, frozen(base, state.extra), batch, key)
         weight = jnp.maximum(weight, 1e-9)
         loss, sums = loss / weight, jax.tree.map(lambda x: x / weight, sums)
         grads = jax.tree.map(lambda g: g / weight, grads)
         grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
-        new = state.replace(
-            step=state.step + 1, trainable=optax.apply_updates(state.trainable, updates), opt_state=opt_state
-        )
+        trainable = optax.apply_updates(state.trainable, updates)
+        new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+        if algorithm.extra is not None:
+            new = new.replace(extra=algorithm.extra.update(state.extra, trainable, new.step))
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (loss <= limit)
         kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new.replace(key=None), state.replace(key=None))
         metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": schedule(state.step), **sums}
@@ -78,7 +79,10 @@ def make(
 
 
 def make_evaluate(algorithm: Algorithm) -> Callable[[Any, Any, Any], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]:
-    """Returns `evaluate(trainable, base, batch) -> (loss sum, weight sum, metric sums)`; no dropout, not jitted."""
+    """Returns `evaluate(trainable, base, batch) -> (loss sum, weight sum, metric sums)`; no dropout, not jitted.
+
+    `base` is what the loss takes: `algorithm.frozen` of the base and the state's extra.
+    """
 
     def evaluate(trainable: Any, base: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         values, weights, metrics = algorithm.loss(trainable, base, batch, None)

@@ -1,6 +1,6 @@
 """Reproduces published results on small models, and says of each rule PASS or FAIL with the numbers.
 
-python scripts/repro/run.py [claims qlora e1 e2 e3 e4 e5 e6] [--folder runs/repro]     # make repro
+python scripts/repro/run.py [claims qlora e1 e2 e3 e4 e5 e6 e7 e8] [--folder runs/repro]     # make repro
 
 Runs of the sweeps that are done are not done again, so a second call goes on. Exit status 1 when a rule fails. The data
 for SmolLM2 are given by path: --e2e FILE adds it to `claims` and `qlora` (and needs `make smollm2`).
@@ -20,8 +20,9 @@ SMOLLM2 = "model=smollm2-135m,data={train},eval={heldout}"
 class Bench:
     """Where the reproductions work, and what they share: S1, and sweeps in this process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, frontier: str) -> None:
         self.folder = folder
+        self.frontier = frontier  # the config of E7 and E8
         self.s1 = folder / "s1"
 
     def train(self, folder: Path, spec: str, entries: Mapping[str, dict[str, Any]]) -> list[Any]:
@@ -52,6 +53,15 @@ class Bench:
             report.say("training S1's base: 2,500 steps, some minutes")
             sweep.train_here("configs/repro/s1_base.py", {}, run, sweep.started(run))
         return run / "model"
+
+    def enumerable(self) -> tuple[list[dict[str, Any]], dict[str, Any], Path]:
+        """Returns what E7 and E8 measured at every seed, their settings, and their folder."""
+        from ftjax import config as configs
+        from ftjax.runs import report
+        from scripts.repro import frontier
+
+        settings, folder = configs.load(self.frontier).to_dict(), self.folder / "frontier"
+        return frontier.all_seeds(folder, settings, report.say), settings, folder
 
 
 def claims(bench: Bench, e2e: Path | None) -> str:
@@ -155,8 +165,22 @@ def e6(bench: Bench, _: Path | None) -> str:
     return check.table(checks)
 
 
+def e7(bench: Bench, _: Path | None) -> str:
+    """Returns the policies and the checks of E7."""
+    from scripts.repro import frontier_rules
+
+    return frontier_rules.e7(*bench.enumerable())
+
+
+def e8(bench: Bench, _: Path | None) -> str:
+    """Returns the judges and the checks of E8; the runs are those of E7."""
+    from scripts.repro import frontier_rules
+
+    return frontier_rules.e8(*bench.enumerable())
+
+
 ALL: dict[str, Callable[[Bench, Path | None], str]] = {
-    made.__name__: made for made in (claims, qlora, e1, e2, e3, e4, e5, e6)
+    made.__name__: made for made in (claims, qlora, e1, e2, e3, e4, e5, e6, e7, e8)
 }
 
 
@@ -166,6 +190,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default: all")
     parser.add_argument("--folder", type=Path, default=Path("runs/repro"), help="where everything is kept")
     parser.add_argument("--e2e", type=Path, help="the E2E data, context||sentence a line")
+    parser.add_argument(
+        "--frontier", default="configs/repro/frontier.py", metavar="CONFIG", help="the settings of e7 and e8"
+    )
     flags = cli.parse(parser, argv)
     for name in flags.names:
         if name not in ALL:
@@ -175,7 +202,7 @@ def main(argv: list[str]) -> int:
     from ftjax.runs import atomic, report
 
     experiment.use_compilation_cache()
-    bench, failed = Bench(flags.folder), False
+    bench, failed = Bench(flags.folder, flags.frontier), False
     for name in flags.names or ALL:
         report.say(f"\n{name}: {ALL[name].__doc__}")
         try:

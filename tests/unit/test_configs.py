@@ -39,7 +39,8 @@ ARGUMENTS = {
     "configs/repro/s1_qlora.py": ("model={base},data={rows},eval={rows}",),
     "configs/repro/s1_lora.py": ("model={base},data={rows},eval={rows}",),
 }
-CALLS = [(name, argument) for name in FILES for argument in ARGUMENTS.get(name, ("",))]
+OF_A_SCRIPT = {"configs/repro/frontier.py"}  # settings of scripts/repro/, from which no experiment is built
+CALLS = [(name, argument) for name in FILES if name not in OF_A_SCRIPT for argument in ARGUMENTS.get(name, ("",))]
 
 
 def module(name):

@@ -200,7 +200,7 @@ def test_the_data_hash_changes_with_one_token_and_with_the_mask(build, tmp_path)
         found = bases.rows(20)
         found[7]["messages"][1]["content"] = word
         path = bases.write_rows(tmp_path / f"{number}.jsonl", found)
-        hashes |= {build(data__paths=(str(path),), data__train_on=on).data_hash for on in ("assistant", "all")}
+        hashes |= {build(data__paths=(str(path),), data__train_on=on).data.hash for on in ("assistant", "all")}
     assert len(hashes) == 4
 
 

@@ -162,6 +162,6 @@ def test_a_run_begins_at_what_the_bits_lost(build, ask, tmp_path):
     write(ask(rank=4), tmp_path / "loftq")
     few = {"adapter.name": "loftq", "adapter.rank": 4, "adapter.targets": "q_proj,o_proj,up_proj"}
     built = build(tmp_path / "loftq", **few)
-    parts = run.start(built)
+    parts = run.start(built, lambda _: None)
     adapter, weight = parts.state.trainable.blocks.q_proj, parts.base.blocks.q_proj
     np.testing.assert_allclose(adapter.scale * adapter.a @ adapter.b, weight.a @ weight.b, atol=1e-6)

@@ -13,7 +13,9 @@ from ftjax.runs import atomic
 def experiment():
     report = types.SimpleNamespace(as_dict=lambda: {"rows": 3})
     return types.SimpleNamespace(
-        model_dir=inference.embedded_base(), data_hash="a" * 64, data_report=report, config={"data": {"paths": ("x",)}}
+        model_dir=inference.embedded_base(),
+        data=types.SimpleNamespace(hash="a" * 64, report=report),
+        config={"data": {"paths": ("x",)}},
     )
 
 

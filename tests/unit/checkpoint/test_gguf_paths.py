@@ -60,7 +60,7 @@ def test_a_file_is_trained_on_as_its_folder_is(file, tiny_base, tiny_rows, monke
         for m in (file, tiny_base)
     )
     assert config.model_config == folder.model_config
-    assert config.data_hash == folder.data_hash
+    assert config.data.hash == folder.data.hash
     assert config.model_dir == file
 
 

@@ -306,6 +306,10 @@ BAD = {
         {"chosen": says("assistant", "Yes"), "rejected": says("assistant", "No")},
         "the prompt has no message: nothing comes before 'chosen'",
     ),
+    "no answer": (
+        {"chosen": says("user", "Hi"), "rejected": says("user", "Hi")},
+        "'chosen' has no answer of the assistant; add it or remove the row",
+    ),
     "other prompts": (
         {"chosen": says("user", "Hi", "assistant", "Yes"), "rejected": says("user", "Ho", "assistant", "No")},
         "the prompts of 'chosen' and 'rejected' differ at message 1: user 'Hi' against user 'Ho'",

@@ -76,8 +76,8 @@ def test_gradient_keeps_no_square_of_scores():
 def test_attention_to_a_cache_equals_attention_to_the_whole(qkv, softcap):
     q, k, v = qkv
     ones = jnp.ones((B, T), jnp.int32)
-    settings = {"branches": None, "window": jnp.int32(20), "scale": 0.3, "softcap": softcap}
-    whole = attention.attend(q, k, v, ones, **settings)
+    settings = {"window": jnp.int32(20), "scale": 0.3, "softcap": softcap}
+    whole = attention.attend(q, k, v, ones, branches=None, **settings)
     by_head = lambda y_BSKH: y_BSKH.swapaxes(1, 2)
     step = attention.attend_cached(q[:, 99:101], by_head(k), by_head(v), ones, jnp.int32(99), **settings)
     np.testing.assert_allclose(step, whole[:, 99:101], atol=2e-6)
@@ -146,6 +146,7 @@ def test_a_shared_beginning_gives_what_copies_of_it_give(qkv, window):
 
     np.testing.assert_allclose(together(q, k, v), alone(q, k, v), atol=2e-6)
     weights = jax.random.normal(jax.random.key(1), (1, T, K, G, H))
-    one, two = (jax.grad(lambda *a: jnp.sum(weights * f(*a)), argnums=(0, 1, 2))(q, k, v) for f in (together, alone))
+    total = lambda way: lambda *a: jnp.sum(weights * way(*a))
+    one, two = (jax.grad(total(way), argnums=(0, 1, 2))(q, k, v) for way in (together, alone))
     for mine, theirs in zip(one, two, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=2e-5)

@@ -1,0 +1,16 @@
+"""KTO from end to end in seconds: every part of a run once, on one CPU. The numbers mean nothing.
+
+python scripts/train.py --config configs/smoke/kto.py
+"""
+
+from configs import defaults
+from configs.smoke import small
+from ftjax import config as args
+
+
+def get_config(arg=""):
+    arg = args.parse(arg, model="base")
+    config = defaults.kto()
+    small.preferences(config)
+    config.model.path = arg.model
+    return config

@@ -1,0 +1,166 @@
+"""Held-out preferences, and what a policy or a reward model does on them.
+
+A policy: loss, reward accuracy and margins, its own answers and their score, the KL to the reference on its samples,
+perplexity on ordinary text. A reward model: loss and accuracy; its report at the end of a run is `reward_report`'s.
+"""
+
+from collections.abc import Mapping, Sequence
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ftjax import held_out, lookup
+from ftjax.data import batch as arrays
+from ftjax.data import candidates, encode, loader, preferences, tokenizer
+from ftjax.evals import perplexity, policy_kl, tasks
+from ftjax.inference import Model
+from ftjax.models import decoder
+from ftjax.models.config import ModelConfig
+
+FALL = 1.0  # nats by which a log-probability must fall to be remarked on
+
+
+class Text(NamedTuple):
+    """Ordinary text, whose perplexity tells what the model forgets."""
+
+    batches: list[Any]
+    units: perplexity.Units
+
+
+class HeldOutPreferences(NamedTuple):
+    """A held-out set of preferences, ready to be measured."""
+
+    rows: int
+    batches: list[Any]
+    items: list[tasks.Item]
+    check: tasks.Check | None
+    max_new_tokens: int
+    generate_batch: int
+    config: ModelConfig
+    text: Text | None
+    kl_prompts: list[list[int]]
+    seed: int
+
+    def loss(self, sums: held_out.Sums) -> dict[str, float]:
+        """Returns the mean loss of a pair (or of a labelled completion), and the means of the loss's own metrics."""
+        found = perplexity.evaluate(sums, self.batches, perplexity.Units(words=0, bytes=0))
+        found.pop("eval_perplexity")
+        return found
+
+    def answers(self, model: Model, items: Sequence[tasks.Item]) -> list[tasks.Answer]:
+        """Returns greedy answers to some of the prompts, with their scores (NaN where there is no check)."""
+        return held_out.ask(self, model, items)
+
+    def measure(
+        self, sums: held_out.Sums, model: Model, reference: Any
+    ) -> tuple[dict[str, float], list[tasks.Answer]]:  # fmt: skip
+        """Returns all numbers, and the answers; the KL only where there are weights of a reference."""
+        numbers, given = self.loss(sums), self.answers(model, self.items)
+        if self.check:
+            numbers["eval_score"] = tasks.mean_score(given)
+        if self.kl_prompts and reference is not None:
+            numbers |= policy_kl.sampled(
+                model.params,
+                reference,
+                self.kl_prompts,
+                config=self.config,
+                max_new_tokens=self.max_new_tokens,
+                stop_ids=model.stop_ids,
+                batch_size=self.generate_batch,
+                seed=self.seed,
+            )
+        if self.text is not None:
+            ask = lambda batch: _text_sums(model.params, jax.tree.map(jnp.asarray, batch), config=self.config)
+            text = perplexity.evaluate(ask, self.text.batches, self.text.units)
+            numbers |= {name.replace("eval_", "eval_text_"): value for name, value in text.items()}
+        return numbers, given
+
+    def remark(self, before: Mapping[str, float], now: Mapping[str, float]) -> str:
+        """Returns a warning where the chosen completions lose probability while the margin grows, or nothing."""
+        chosen, margin = "eval_logps/chosen", "eval_rewards/margins"
+        if not {chosen, margin} <= before.keys() & now.keys():
+            return ""
+        fallen = before[chosen] - now[chosen]
+        if fallen <= FALL or now[margin] <= before[margin]:
+            return ""
+        return (
+            f"warning: the chosen completions have lost {fallen:.1f} nats (log-probability {before[chosen]:.1f} -> "
+            f"{now[chosen]:.1f}) while the margin grew ({before[margin]:.2f} -> {now[margin]:.2f}): the policy moves "
+            "to text that is in no pair. Add the SFT term (config.loss.names=\"('dpo', 'sft')\"), lower the learning rate, "
+            "or raise config.loss.beta"
+        )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _text_sums(params: Any, batch: Any, *, config: ModelConfig) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    out = decoder.logps(
+        params, batch.tokens, batch.targets, batch.weights, config, batch.positions, batch.segments
+    )  # fmt: skip
+    return -jnp.sum(out.logps * batch.weights), jnp.sum(batch.weights), {}
+
+
+def build(
+    rows: Sequence[candidates.Candidates],
+    source: Sequence[preferences.Preference],
+    tok: tokenizer.Tokenizer,
+    section: Mapping[str, Any],
+    *,
+    collator: arrays.Collator,
+    length: int,
+    template_name: str | None,
+    config: ModelConfig,
+    generates: bool,
+    seed: int,
+) -> HeldOutPreferences:
+    """Returns the set of these rows; `source` holds the records that they were made of, and maybe more.
+
+    `section` is the config's `eval`; `generates` says whether the model answers prompts, as a reward model does not.
+    """
+    check = lookup.lookup("ftjax.evals", section["check"]) if section["check"] and generates else None
+    shard = loader.Shard(jax.process_index(), jax.process_count())
+    settings = {"layout": "packed", "batch_size": section["batch_size"], "buckets": (), "shard": shard}
+    by_place = {record.where: record for record in source}
+    asked = rows if check else rows[: section["samples"]] if generates else ()
+    items = [_item(row, by_place[row.where], tok) for row in asked]
+    if check and items:
+        held_out.try_check(check, section["check"], items[0], rows[0].where)
+    text = None
+    if section["text"] and generates:
+        ordinary, _ = encode.encode_file(
+            section["text"], tok, template_name=template_name, max_length=length, truncation="drop",
+            train_on="assistant",
+        )  # fmt: skip
+        ordinary = ordinary[: section["rows"]]
+        text = Text(
+            batches=loader.eval_batches(ordinary, collator=arrays.EXAMPLES, length=length, **settings),
+            units=held_out.units(ordinary, tok),
+        )
+    return HeldOutPreferences(
+        rows=len(rows),
+        batches=loader.eval_batches(rows, collator=collator, length=length, **settings),
+        items=items,
+        check=check,
+        max_new_tokens=section["max_new_tokens"],
+        generate_batch=section["generate_batch"],
+        config=config,
+        text=text,
+        kl_prompts=[row.prompt.tolist() for row in rows[: section["kl_prompts"]]] if generates else [],
+        seed=seed,
+    )
+
+
+def _item(row: candidates.Candidates, record: preferences.Preference, tok: tokenizer.Tokenizer) -> tasks.Item:
+    """Returns the prompt of a row as a question, whose reference is the best completion."""
+    best = row.pairs[0][0] if row.pairs else 0
+    reference = tok.decode(row.completions[best].tolist(), skip_special=True).strip()
+    prompt = record.prompt
+    turns = (
+        [{"role": "user", "content": prompt}]
+        if isinstance(prompt, str)
+        else [{"role": turn.role, "content": turn.content} for turn in prompt]
+    )
+    text = next((turn["content"] for turn in reversed(turns) if turn["role"] == "user"), "")
+    whole = [*turns, {"role": "assistant", "content": reference}]
+    return tasks.Item(row.prompt.tolist(), {**record.extra, "prompt": turns, "messages": whole}, text, reference)

@@ -1,0 +1,240 @@
+"""What trains, and on which loss: the sections adapter, loss and reference of a config -> an algorithm."""
+
+from collections.abc import Callable, Mapping
+import functools
+import inspect
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ftjax import config as configs
+from ftjax import lookup
+from ftjax.adapters import init as adapters_init
+from ftjax.adapters import tables
+from ftjax.algorithms import dpo, kto, reward_model, sft
+from ftjax.algorithms.algorithm import Algorithm
+from ftjax.errors import UserError
+from ftjax.losses import divergence, preference, reference_free, unpaired
+from ftjax.models.config import ModelConfig
+
+OF_TYPES = ("dropout", "rslora", "feedforward", "d_initial", "projection_key")  # of config.adapter, for `init_one`
+COUPLED = ("weights", "kl")  # a loss that takes one of these looks at the whole batch
+REWARDS = ("bradley_terry", "pointwise")
+Init = Callable[[jax.Array, Any], Any]
+
+
+class Objective(NamedTuple):
+    """An algorithm, and what it must be fed."""
+
+    algorithm: Algorithm
+    data: str  # rows, pairs, labels
+    mismatched: bool = False  # completions of other rows beside each prompt's own
+    reward: bool = False  # what trains is a reward model, which generates nothing
+
+
+def build(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Objective:
+    """Returns the objective of a config; what does not fit together is a UserError."""
+    init = trainable_init(c["adapter"], abstract_base)
+    name = c["algorithm"]
+    part("algorithm", name, "ftjax.algorithms", "make", also=())
+    if name == "sft":
+        alpha = c["neftune_alpha"]
+        made = sft.make_neftune(init, config, alpha=alpha) if alpha else sft.make(init, config)
+        return Objective(made, "rows")
+    if c["adapter"]["dropout"]:
+        raise UserError(
+            f"config.adapter.dropout is {c['adapter']['dropout']}, but {name} compares two models, which dropout would "
+            "make noise of; set 0"
+        )
+    build_one = {"dpo": _dpo, "kto": _kto, "reward_model": _reward}.get(name)
+    if build_one is None:
+        raise UserError(f"config.algorithm {name!r} has no section of its own here; take sft, dpo, kto, reward_model")
+    return build_one(c, init, config)
+
+
+def _dpo(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
+    section = c["loss"]
+    names, weights = section["names"], section["weights"] or (1.0,) * len(section["names"])
+    if not names or len(weights) != len(names):
+        raise UserError(f"config.loss.names {names} and config.loss.weights {weights} must be as many, at least one")
+    terms = tuple(_term(name, weight, section) for name, weight in zip(names, weights, strict=True))
+    f = _divergence(section, names)
+    _whole_batch(c, {term.name: term.needs for term in terms})
+    kind = _reference(c, wanted=any("reference" in term.needs for term in terms), names=names)
+    made = dpo.make(
+        init,
+        config,
+        terms=terms,
+        beta=section["beta"],
+        divergence=f,
+        ld_alpha=section["ld_alpha"],
+        wpo=section["wpo"],
+        reference=kind,
+        sync=dpo.Sync(c["reference"]["sync_every"], c["reference"]["sync_alpha"]),
+    )
+    return Objective(made, "pairs")
+
+
+def _term(name: str, weight: float, section: Mapping[str, Any]) -> dpo.Term:
+    modules = (preference, reference_free)
+    known = {
+        word: found
+        for module in modules
+        for word, found in vars(module).items()
+        if inspect.isfunction(found) and inspect.signature(found).return_annotation == preference.Loss
+    }
+    if name not in known:
+        raise UserError(f"config.loss.names has {name!r}.{lookup.suggestion(name, list(known))}")
+    function = known[name]
+    smoothing = section["label_smoothing"]
+    if name in ("exo_pair", "robust") and not (smoothing > 0 or name == "robust"):
+        raise UserError("config.loss.label_smoothing is 0, but exo_pair is not finite without; the paper takes 0.001")
+    hyper = {word: section[word] for word in configs.hyper_parameters(function)}
+    arrays = frozenset(inspect.signature(function).parameters) - set(hyper)
+    return dpo.Term(name=name, loss=functools.partial(function, **hyper), needs=arrays, weight=weight)
+
+
+def _divergence(section: Mapping[str, Any], names: tuple[str, ...]) -> Callable[[jax.Array], jax.Array] | None:
+    """Returns the shape of log-ratios, None for the reverse KL, which changes nothing."""
+    name = section["divergence"]
+    known = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
+    if name not in known:
+        raise UserError(f"config.loss.divergence is {name!r}.{lookup.suggestion(name, list(known))}")
+    if name == "reverse_kl":
+        return None
+    wrong = [loss for loss in names if loss not in divergence.DIFFERENCE_BASED]
+    if wrong:
+        raise UserError(
+            f"config.loss.divergence {name} goes with losses of a difference of log-ratios "
+            f"({', '.join(divergence.DIFFERENCE_BASED)}), not with {wrong[0]}; set reverse_kl"
+        )
+    if name == "alpha_divergence":
+        return functools.partial(divergence.alpha_divergence, coefficient=section["alpha"])
+    return {"forward_kl": divergence.forward_kl, "js_divergence": divergence.js_divergence}[name]
+
+
+def _kto(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
+    section, known = c["loss"], ("kto", "apo_zero_unpaired")
+    if section["name"] not in known:
+        raise UserError(f"config.loss.name is {section['name']!r}.{lookup.suggestion(section['name'], list(known))}")
+    function = getattr(unpaired, section["name"])
+    hyper = {word: section[word] for word in configs.hyper_parameters(function)}
+    needs = frozenset(inspect.signature(function).parameters) - set(hyper)
+    _whole_batch(c, {section["name"]: needs})
+    made = kto.make(
+        init,
+        config,
+        loss_of=functools.partial(function, **hyper),
+        needs=needs,
+        beta=section["beta"],
+        reference=_reference(c, wanted=True, names=(section["name"],)),
+        sync=dpo.Sync(c["reference"]["sync_every"], c["reference"]["sync_alpha"]),
+    )
+    return Objective(made, "labels", mismatched="kl" in needs)
+
+
+def _reward(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
+    section = c["loss"]
+    if section["name"] not in REWARDS:
+        raise UserError(f"config.loss.name is {section['name']!r}.{lookup.suggestion(section['name'], list(REWARDS))}")
+    if section["name"] == "pointwise":
+        if section["margin_scale"] or section["centring"]:
+            raise UserError("config.loss: margin_scale and centring are of pairs; set both to 0 for pointwise")
+        return Objective(reward_model.make_pointwise(init, config), "labels", reward=True)
+    made = reward_model.make(init, config, margin_scale=section["margin_scale"], centring=section["centring"])
+    return Objective(made, "pairs", reward=True)
+
+
+def _whole_batch(c: Mapping[str, Any], needs: Mapping[str, frozenset[str]]) -> None:
+    """Raises where a loss that looks at the whole batch would be given a part of it."""
+    coupled = [name for name, words in needs.items() if words & set(COUPLED)]
+    if coupled and c["microbatches"] > 1:
+        raise UserError(
+            f"config.microbatches is {c['microbatches']}, but {coupled[0]} is of a whole batch: parts would give "
+            "another loss; set 1, with a smaller config.data.batch_size or model.remat=full where memory is short"
+        )
+
+
+def _reference(c: Mapping[str, Any], *, wanted: bool, names: tuple[str, ...]) -> str:
+    """Returns how the algorithm comes by the reference; a contradiction is a UserError."""
+    section = c["reference"]
+    kind = section["kind"]
+    if kind not in ("base", "start", "none"):
+        raise UserError(f"config.reference.kind is {kind!r}.{lookup.suggestion(kind, ['base', 'start', 'none'])}")
+    if wanted and kind == "none":
+        raise UserError(f"config.reference.kind is none, but {names[0]} is held against a reference; set base or start")
+    if not wanted and kind != "none":
+        raise UserError(f"config.reference.kind is {kind}, but {', '.join(names)} needs no reference; set none")
+    fixed = section["cache"] or section["model"]
+    if section["model"] and not section["cache"]:
+        raise UserError(
+            "config.reference.model is another model, whose log-probabilities are computed before training; set "
+            "config.reference.cache=true"
+        )
+    if section["sync_every"] and (kind != "start" or fixed):
+        raise UserError("config.reference.sync_every moves a copy; set config.reference.kind=start and no cache")
+    if fixed:
+        if kind == "none":
+            raise UserError("config.reference.cache without a reference; set config.reference.kind=base")
+        return "cached"
+    if kind == "base" and c["adapter"]["name"] == "none":
+        raise UserError(
+            "config.reference.kind base with config.adapter.name none: full fine-tuning changes the base; set "
+            "config.reference.cache=true (no second copy of the weights), or kind=start (a copy)"
+        )
+    if kind == "base" and c["adapter"]["path"]:
+        raise UserError(
+            "config.reference.kind base with config.adapter.path: DPO would begin away from its reference; set "
+            "kind=start, which is the base with that adapter"
+        )
+    return str(kind)
+
+
+def trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Init:
+    """Returns `init(key, base)`: adapters, or for full fine-tuning the base's own weights in float32."""
+    if section["name"] == "none":
+        return lambda _, base: jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), base)
+    init_one = part("adapter.name", section["name"], "ftjax.adapters", "init_one", also=("none",))
+    of_types = {name: section[name] for name in OF_TYPES}
+    given = ("rank", "alpha", "path", "largest")  # by the init of the whole tree
+    hyper = {name: of_types[name] for name in configs.hyper_parameters(init_one) if name not in given}
+    targets = section["targets"]
+    if "," in targets:
+        targets = tuple(name.strip() for name in targets.split(",") if name.strip())
+    elif targets != "all-linear" and targets.isidentifier():
+        targets = (targets,)
+    adapters_init.targeted(abstract_base, targets)
+    adapters = functools.partial(
+        adapters_init.init,
+        make=functools.partial(init_one, **hyper),
+        targets=targets,
+        rank=section["rank"],
+        alpha=section["alpha"],
+        rank_pattern=pattern(section["rank_pattern"], int, "config.adapter.rank_pattern"),
+        alpha_pattern=pattern(section["alpha_pattern"], float, "config.adapter.alpha_pattern"),
+    )
+    more = {name: section[name] for name in ("trainable_tokens", "modules_to_save", "ensure_weight_tying")}
+    return lambda key, base: tables.add(adapters(key, base), base, **more)
+
+
+def pattern(text: str, kind: type, name: str) -> dict[str, Any]:
+    """Returns `{"q_proj": 16}` for "q_proj=16,..."."""
+    found = {}
+    for piece in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, value = piece.partition("=")
+        try:
+            found[key.strip()] = kind(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UserError(f"{name}: {piece!r} must be NAME={kind.__name__}, for example q_proj=16")
+    return found
+
+
+def part(key: str, name: str, package: str, function: str, *, also: tuple[str, ...]) -> Callable[..., Any]:
+    """Returns `function` of the module `name` in a package; the modules that define it are the names there are."""
+    known = [entry.partition(".")[0] for entry in lookup.catalogue(package) if entry.endswith(f".{function}")]
+    if name not in known:
+        raise UserError(f"config.{key} is {name!r}.{lookup.suggestion(name, [*known, *also])}")
+    return lookup.lookup(package, f"{name}.{function}")

@@ -1,0 +1,126 @@
+"""Log-probabilities of a run's preferences under its reference policy, computed once and kept on disk.
+
+Training then never runs the reference, and full fine-tuning or another model as the reference costs no second copy of
+weights while it trains. They lie under a hash of all that they depend on: weights, adapter, tokens, settings.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ftjax import inference, training_data
+from ftjax import mesh as meshes
+from ftjax.adapters import attach
+from ftjax.algorithms import completions
+from ftjax.checkpoint import hf_import
+from ftjax.data import cache, files, loader, tokenizer
+from ftjax.data.candidates import Candidates
+from ftjax.errors import UserError
+from ftjax.experiment import Experiment
+from ftjax.models.config import ModelConfig
+
+FORMAT = 1  # of what is computed: a change must change it
+
+
+def wanted(x: Experiment) -> bool:
+    """Tells whether a run trains on cached log-probabilities."""
+    return bool(x.config.get("reference", {}).get("cache"))
+
+
+def from_model(x: Experiment, say: Callable[[str], None]) -> Experiment:
+    """Returns the experiment with the log-probabilities of config.reference.model, if there is one.
+
+    To be called before the run's own weights are loaded: the other model's are gone when this returns.
+    """
+    other = x.config.get("reference", {}).get("model")
+    if not other:
+        return x
+    folder = inference.folder_of(other)
+    theirs = tokenizer.load(folder)
+    if theirs.fingerprint != x.tokenizer.fingerprint:
+        raise UserError(
+            f"config.reference.model {other} has another tokenizer than {x.model_dir}, so its log-probabilities are of "
+            "other tokens; take a model with the same one"
+        )
+
+    def load() -> tuple[ModelConfig, Any]:
+        weights = x.config["model"]["weights"]
+        config, params = hf_import.load(folder, "none", weights, x.mesh)
+        return dataclasses.replace(config, dtype=x.model_config.dtype), params
+
+    return _filled(x, {"model": hf_import.content_hash(folder)}, load, say)
+
+
+def from_base(x: Experiment, base: Any, say: Callable[[str], None]) -> Experiment:
+    """Returns the experiment with the log-probabilities of what training starts from, where they are wanted."""
+    if not wanted(x) or x.config["reference"]["model"]:
+        return x
+    path = x.config["adapter"]["path"]
+    facts = {
+        "model": hf_import.content_hash(x.model_dir),
+        "quant": x.config["quant"],
+        "adapter": files.digest(Path(path).expanduser() / "adapter_model.safetensors") if path else "",
+        "adapter_config": files.digest(Path(path).expanduser() / "adapter_config.json") if path else "",
+    }
+    start = None if x.start is None else x.start.replace(score=None)
+    return _filled(x, facts, lambda: (x.model_config, attach.attach(base, start)), say)
+
+
+def _filled(
+    x: Experiment, facts: dict[str, Any], load: Callable[[], tuple[ModelConfig, Any]], say: Callable[[str], None]
+) -> Experiment:
+    if jax.process_count() > 1:
+        raise UserError("config.reference.cache is for one host; set false, and the reference runs in every step")
+    c, data = x.config, x.data
+    rows: list[Candidates] = [*itertools.chain(*data.train), *data.chosen]
+    ld_alpha = c["loss"].get("ld_alpha", 1.0)
+    key = cache.key(
+        what="reference", facts=facts, data=data.hash, dtype=c["model"], ld_alpha=ld_alpha, format=FORMAT
+    )  # fmt: skip
+    known = cache.read(key, ("logps",))
+    if known is None:
+        say(f"computing the reference's log-probabilities of {len(rows):,} rows")
+        config, params = load()
+        logps = _logps(x, config, params, rows, ld_alpha)
+        cache.write(key, arrays={"logps": logps}, about={})
+    else:
+        say("the reference's log-probabilities are known")
+        logps = known[0]["logps"]
+    values = iter(logps.tolist())
+    filled = [row._replace(reference=tuple(itertools.islice(values, _count(row)))) for row in rows]
+    at = itertools.accumulate(map(len, data.train), initial=0)
+    train = [filled[a : a + len(part)] for a, part in zip(at, data.train, strict=False)]
+    data = data._replace(train=train, chosen=filled[sum(map(len, data.train)) :])
+    held = training_data.hold_out(
+        data, x.objective, x.tokenizer, c, x.model_config, c["data"]["template"] or None
+    )  # fmt: skip
+    return dataclasses.replace(x, data=data, loader=data.stream(data.train), held_out=held)
+
+
+def _count(row: Candidates) -> int:
+    return len(row.completions) + len(row.mismatched)
+
+
+def _logps(
+    x: Experiment, config: ModelConfig, params: Any, rows: list[Candidates], ld_alpha: float
+) -> np.ndarray:  # fmt: skip
+    """Returns the log-probability of every completion of every row, in order, float32."""
+    order = sorted(range(len(rows)), key=lambda i: x.data.collator.size(rows[i]))
+    batches = loader.eval_batches(
+        [rows[i] for i in order],
+        collator=x.data.collator,
+        layout="padded",
+        batch_size=x.config["data"]["batch_size"],
+        length=x.data.length,
+        buckets=training_data.buckets(x.config["data"], x.data.length),
+        shard=loader.Shard(0, 1),
+    )
+    run = jax.jit(lambda params, batch: completions.of(params, batch, config, ld_alpha=ld_alpha, squares=False).logps)
+    found = np.concatenate([np.asarray(run(params, meshes.place_batch(x.mesh, batch))) for batch in batches])
+    by_row: dict[int, np.ndarray] = {i: found[n, : _count(rows[i])] for n, i in enumerate(order)}
+    return np.concatenate([by_row[i] for i in range(len(rows))]).astype(np.float32)

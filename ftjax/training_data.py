@@ -1,0 +1,179 @@
+"""The sections data and eval of a config -> rows to train on, rows held out, and how batches are made of them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+import hashlib
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ftjax import held_out, held_out_preferences
+from ftjax.data import batch as arrays
+from ftjax.data import candidates, encode, loader, preference_batch, preferences, records, tokenizer
+from ftjax.errors import UserError
+from ftjax.models.config import ModelConfig
+from ftjax.objective import Objective
+
+ROUND = 64  # a packed row of preferences is made that much longer at a time
+
+
+class Data(NamedTuple):
+    """Everything that a run reads, as tokens."""
+
+    train: list[list[Any]]  # one list a path
+    chosen: list[Any]  # held out
+    source: list[Any]  # the records that these come from, and maybe more
+    report: Any  # of the first path
+    collator: arrays.Collator
+    length: int  # of a packed row
+    stream: Callable[[Sequence[Sequence[Any]]], loader.Loader]  # training sets -> their batches
+    hash: str  # of the tokens of all rows, trained on or held out: a resumed run must find the same
+
+
+def _hash(rows: Iterable[Any]) -> str:
+    total = hashlib.sha256()
+    for part in _pieces(rows):
+        total.update(part.tobytes())
+    return total.hexdigest()
+
+
+def _pieces(rows: Iterable[Any]) -> Iterable[np.ndarray]:
+    """Yields the arrays that rows consist of."""
+    for row in rows:
+        if isinstance(row, encode.Example):
+            yield from (row.ids, row.mask)
+        else:
+            yield row.prompt
+            yield from itertools.chain(*row.branches())
+            yield np.array([*itertools.chain(*row.pairs), *row.margins, *row.labels], np.float64)
+
+
+def read(
+    c: Mapping[str, Any], objective: Objective, tok: tokenizer.Tokenizer, name: str | None, shard: loader.Shard
+) -> Data:
+    """Returns the data of a config for an objective; `name` is that of the chat template."""
+    d, e = c["data"], c["eval"]
+    if objective.data == "rows":
+        encoded: Any = functools.partial(
+            encode.encode_file, tok=tok, template_name=name, max_length=d["max_length"], truncation=d["truncation"],
+            train_on=d["train_on"],
+        )  # fmt: skip
+        records_of: Any = records.read
+    else:
+        encoded = functools.partial(
+            candidates.encode_preferences_file, tok=tok, template_name=name, max_length=d["max_length"],
+            truncation=d["truncation"], equal=d["equal"], mismatched=objective.mismatched,
+        )  # fmt: skip
+        records_of = preferences.read
+    if not d["paths"]:
+        raise UserError("config.data.paths is empty; name a file: --config.data.paths=train.jsonl")
+    found = [encoded(path) for path in d["paths"]]
+    train, told = [rows for rows, _ in found], found[0][1]
+    if e["path"]:
+        rows, _ = encoded(e["path"])
+        chosen, source = rows[: e["rows"]], records_of(str(e["path"]))
+    else:
+        held, kept = held_out.split(len(train[0]), most=e["rows"], share=e["holdout"], seed=c["seed"])
+        if not len(kept):
+            raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
+        chosen, source = [train[0][i] for i in held], records_of(str(d["paths"][0]))
+        train[0] = [train[0][i] for i in kept]
+    collator, length = arrays.EXAMPLES, d["max_length"]
+    if objective.data != "rows":
+        for row in (*itertools.chain(*train), *chosen):
+            _check(row, objective)
+        length = _row_length(d, (*itertools.chain(*train), *chosen))
+        collator = preference_batch.collator(
+            [*train, chosen], layout=d["layout"], length=length, prefix=d["prefix"]
+        )  # fmt: skip
+    stream = functools.partial(
+        loader.Loader,
+        collator=collator,
+        weights=d["weights"] or None,
+        layout=d["layout"],
+        batch_size=d["batch_size"],
+        length=length,
+        buckets=buckets(d, length),
+        seed=c["seed"],
+        shard=shard,
+    )
+    return Data(train, chosen, source, told, collator, length, stream, _hash((*itertools.chain(*train), *chosen)))
+
+
+def hold_out(
+    data: Data,
+    objective: Objective,
+    tok: tokenizer.Tokenizer,
+    c: Mapping[str, Any],
+    config: ModelConfig,
+    name: str | None,
+) -> Any:
+    """Returns the held-out rows, ready to be measured."""
+    if objective.data == "rows":
+        return held_out.build(data.chosen, data.source, tok, c["eval"], length=c["data"]["max_length"])
+    return held_out_preferences.build(
+        data.chosen,
+        data.source,
+        tok,
+        c["eval"],
+        collator=data.collator,
+        length=data.length,
+        template_name=name,
+        config=config,
+        generates=not objective.reward,
+        seed=c["seed"],
+    )
+
+
+def check_context(config: ModelConfig, rows: Iterable[Any], asked: Any) -> None:
+    """Raises where a row, or a question with the answer that it may get, is longer than the model's context."""
+    longest = max(rows, key=_longest)
+    if _longest(longest) > config.context:
+        raise UserError(
+            f"{longest.where}: a row of {_longest(longest)} tokens, but the context of the model is "
+            f"{config.context}; set config.data.max_length to that at most"
+        )
+    prompt = max((len(item.prompt_ids) for item in asked.items), default=0)
+    if asked.items and prompt + asked.max_new_tokens > config.context:
+        raise UserError(
+            f"a held-out prompt of {prompt} tokens and config.eval.max_new_tokens {asked.max_new_tokens} exceed the "
+            f"context of the model, {config.context}; lower config.eval.max_new_tokens or config.data.max_length"
+        )
+
+
+def _longest(row: Any) -> int:
+    """Returns the tokens of a row, or of a prompt with the longest of its completions."""
+    if isinstance(row, encode.Example):
+        return len(row.ids)
+    return len(row.prompt) + max(len(ids) for ids, _ in row.branches())
+
+
+def _check(row: candidates.Candidates, objective: Objective) -> None:
+    if objective.data == "pairs" and not row.pairs:
+        raise UserError(
+            f"{row.where}: one completion with a label, but this objective learns from pairs; give chosen and "
+            "rejected, or train with config.algorithm=kto, or a reward model with config.loss.name=pointwise"
+        )
+    if objective.data == "labels":
+        if not np.isfinite(row.labels).all():
+            raise UserError(
+                f"{row.where}: a completion without a label, which this objective learns from; give 'label', or train "
+                "on pairs with config.algorithm=dpo"
+            )
+        outside = [label for label in row.labels if not 0 <= label <= 1]
+        if outside:
+            raise UserError(f"{row.where}: score {outside[0]} is no label; give labels, or scores between 0 and 1")
+
+
+def _row_length(d: Mapping[str, Any], rows: Iterable[candidates.Candidates]) -> int:
+    """Returns config.data.row_length, or for 0 a length that holds the largest row with all its completions."""
+    if d["row_length"]:
+        return int(d["row_length"])
+    largest = max(row.size(d["prefix"]) for row in rows)
+    return max(-(-largest // ROUND) * ROUND, d["max_length"] if d["layout"] == "packed" else 0)
+
+
+def buckets(section: Mapping[str, Any], length: int) -> tuple[int, ...]:
+    """Returns the buckets up to the longest row that truncation lets through."""
+    return (*(size for size in section["buckets"] if size < length), length)
