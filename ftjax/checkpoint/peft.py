@@ -24,6 +24,7 @@ from ftjax.models import config as model_config
 
 _STEM = "adapter_model"
 FILES = ("adapter_config.json", f"{_STEM}.safetensors", "README.md")
+SCORE = "score.json"  # beside them: what a run puts there to normalise the scores of its reward model
 _TYPES = (lora.LoRA, dora.DoRA, ia3.IA3, vera.VeRA)
 
 
@@ -185,7 +186,7 @@ def save(
     if kinds == ["VeRA"]:
         tensors |= peft_modules.write_projections(list(single.values()))
     facts = _facts(kinds[0], single, modules, tables, base_name, rslora=rslora, reward=score is not None)
-    with folders.written(adapter_dir, replace=FILES if replace else ()) as folder:
+    with folders.written(adapter_dir, replace=(*FILES, SCORE) if replace else ()) as folder:
         (folder / FILES[0]).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         whole = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
         safetensors_numpy.save_file(whole, folder / FILES[1], metadata={"format": "pt"})
