@@ -108,6 +108,12 @@ def load(adapter_dir: str | Path, base: Any, config: model_config.ModelConfig) -
     return jax.tree_util.tree_map_with_path(pick, base, is_leaf=attach.is_weight)
 
 
+def is_reward(adapter_dir: str | Path) -> bool:
+    """Tells by its config whether a PEFT folder holds the adapter of a reward model."""
+    facts = shards.read_json(Path(adapter_dir) / FILES[0], what="the config of a PEFT adapter")
+    return facts.get("task_type") == peft_config.REWARD
+
+
 def _size(parts: list[_Part], weights: dict[str, Any]) -> tuple[int, int]:
     """Returns (in, out) of a module."""
     shapes = [weights[part.path].shape[-2:] for part in parts]
