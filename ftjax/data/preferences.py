@@ -54,8 +54,8 @@ class Preference:
 def read(path: str) -> list[Preference]:
     """Returns the preferences of a file, folder or "world:" task; a UserError names the line of a bad row."""
     path = str(path)
-    typed = _typed if csv_file.accepts(path) else lambda row: row
-    return [from_row(typed(row), where) for where, row in records.source(path).read(path)]
+    read_cells = typed if csv_file.accepts(path) else lambda row: row
+    return [from_row(read_cells(row), where) for where, row in records.source(path).read(path)]
 
 
 def recognised(path: str) -> bool:
@@ -252,7 +252,7 @@ def _number(value: Any, name: str, where: str) -> float:
     return float(value)
 
 
-def _typed(row: dict[str, Any]) -> dict[str, Any]:
+def typed(row: dict[str, Any]) -> dict[str, Any]:
     """Returns the row of a CSV, whose cells are all text, with numbers, truth values and messages read from them."""
     found = dict(row)
     for key, value in row.items():

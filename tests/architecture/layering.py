@@ -62,6 +62,7 @@ MAY_IMPORT = {
             "checkpoint",
         ),
     },
+    "scoring": {"errors", "data", "adapters", "models", "checkpoint", "inference"},
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
     "people": {"errors", "lookup", "config", "tree", "data", "runs", "evals"},
 }
