@@ -55,6 +55,7 @@ def leave(x: Experiment, base: Any, trainable: Any, folder: Folder) -> dict[str,
     )
     folder.json("reward.json", found)
     folder.text("reward.md", preference.markdown(found, title=f"Reward model {folder.path.name}"))
+    (folder.path / "plots").mkdir(exist_ok=True)
     plots.reliability(preference.curves(found), folder.path / "plots" / "reliability.png", title="Reliability")
     told = {name: found[name] for name in ("accuracy", "ece", "temperature", "ece_after_temperature")}
     return {"normalisation": norm, "reward": told}
