@@ -33,7 +33,7 @@ def of(params: Any, batch: Any, config: ModelConfig, *, ld_alpha: float, squares
     )  # fmt: skip
     # A branch begins with the prompt's last token, which predicts the first of the completion: so a target's branch is
     # that of the token before it.
-    places = jnp.arange(1, batch.ends.shape[1] + 1)
+    places = jnp.arange(1, batch.ends.shape[1] + 1)[None, None]
     member_BTC = (batch.branches[..., None] == places).astype(jnp.float32)
     total = lambda values_BT, weights_BT: jnp.einsum("BT,BTC->BC", values_BT * weights_BT, member_BTC)
     weights = batch.weights
