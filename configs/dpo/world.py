@@ -31,7 +31,7 @@ def get_config(arg=""):
     config.data.batch_size = 16
     config.optimizer.learning_rate = 8e-4
     config.eval.every = 100
-    config.eval.text = "world:format/heldout"
+    config.eval.text = "world:reading/heldout"
     config.eval.kl_prompts = 200
     config.checkpoint.every = 100
     if arg.debug:
