@@ -1,10 +1,10 @@
 """What a row of preferences may be: a prompt, its completions, and which of them is better.
 
-Accepted columns, first match wins: `input`, `preferred_output`, `non_preferred_output` (OpenAI); `completions` with
-`ranks` or `scores`; `chosen` and `rejected` beside `prompt` (TRL, UltraFeedback), `conversations` (ShareGPT) or
+Accepted columns, first match wins: `input`, `preferred_output`, `non_preferred_output` (OpenAI); `question` with
+`answer_matching_behavior` and `answer_not_matching_behavior` (Anthropic's model-written evaluations); `completions`
+with `ranks` or `scores`; `chosen` and `rejected` beside `prompt` (TRL, UltraFeedback), `conversations` (ShareGPT) or
 `instruction` (Alpaca), or alone (TRL's implicit prompt, HH transcripts); `instruction` and `output: [better, worse]`;
-one completion with `label`, `kto_tag` or `score`; `question` with `answer_matching_behavior` and
-`answer_not_matching_behavior` (Anthropic's model-written evaluations). docs/formats.md has an example of each. The forms that a prompt may
+one completion with `label`, `kto_tag` or `score`. docs/formats.md has an example of each. The forms that a prompt may
 have are in `prompt_forms`. To add a format, add a branch in `from_row` and a function that calls `_made`.
 """
 
