@@ -93,6 +93,7 @@ RANGES: dict[str, Range] = {
     "loss.undesirable_weight": POSITIVE,
     "loss.margin_scale": NOT_NEGATIVE,
     "loss.centring": NOT_NEGATIVE,
+    "normalise.rows": (lambda v: v >= 2, "at least 2"),
     "reference.sync_every": NEVER_OR,
     "reference.sync_alpha": SHARE,
     "data.row_length": NEVER_OR,

@@ -82,7 +82,7 @@ class Scorer:
         if not rows:
             return Scored(np.zeros((len(self.models), 0), np.float32), np.zeros(0, np.float32))
         texts = self._tokens(rows, truncate=truncate, say=say)
-        each = np.stack([self._of(model, texts) for model in self.models])
+        each = np.stack([self.of(model, texts) for model in self.models])
         if not raw:
             each = (each - np.array([[m.mean] for m in self.models])) / np.array([[m.std] for m in self.models])
         total = np.array([model.weight for model in self.models]) @ each
@@ -115,7 +115,7 @@ class Scorer:
             say(f"{cut:,} of {len(rows):,} prompts cut from the left to the context of {limit} tokens")
         return texts
 
-    def _of(self, model: RewardModel, texts: Sequence[np.ndarray]) -> np.ndarray:
+    def of(self, model: RewardModel, texts: Sequence[np.ndarray]) -> np.ndarray:
         """Returns what a head says at the end of each text, float64 [n]."""
         params = attach.attach(self.base, model.adapters)
         scores = np.zeros(len(texts))
