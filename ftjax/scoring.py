@@ -178,7 +178,7 @@ def load(runs: Sequence[str | Path], *, weights: Sequence[float] | None = None, 
     made = {str(run): inference.made_by(run) for run in runs}
     for name, one in made.items():
         if one.adapter is None:
-            raise UserError(f"{name} trained all weights of a language model; give the run of a reward model")
+            raise UserError(f"{name} trained all weights; it is no adapter on a base that others share")
     first, *others = made
     for name in others:
         _same_base(first, made[first].model, name, made[name].model)

@@ -17,7 +17,7 @@ from ftjax.data.preferences import Preference
 from ftjax.data.sources import csv_file
 
 _OPINIONS = ("ranks", "scores", "margin", *preferences.LABELS, *itertools.chain(*preferences.SCORES))
-_SEVERAL = ("completions", "chosen", "rejected", *preferences.OUTPUTS)
+_SEVERAL = ("completions", "chosen", "rejected", *preferences.OUTPUTS, *preferences.BEHAVIOUR)
 
 
 class Answered(NamedTuple):

@@ -4,8 +4,9 @@ import json
 import math
 
 import pytest
+from unit.data import test_preferences
 
-from ftjax.data import completions
+from ftjax.data import completions, preferences
 from ftjax.errors import UserError
 
 ASKED = [{"role": "user", "content": "Say red."}]
@@ -48,6 +49,11 @@ def answers(found):
             ["red!", "blue."],
         ),
         ({"instruction": "Say red.", "output": ["red!", "blue."]}, True, ["red!", "blue."]),
+        (
+            {"question": "Red?", "answer_matching_behavior": " Yes", "answer_not_matching_behavior": " No"},
+            True,
+            ["Yes", "No"],
+        ),
     ],
 )
 def test_every_form_gives_its_completions_in_order_whatever_it_says_of_them(row, several, expected):
@@ -95,3 +101,12 @@ def test_an_empty_file_is_named(tmp_path):
     (tmp_path / "none.jsonl").write_text("\n")
     with pytest.raises(UserError, match=r"none\.jsonl"):
         completions.read(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("form", test_preferences.FORMS)
+def test_every_form_of_pairs_that_training_reads_is_read_here_with_the_same_texts(form):
+    row = test_preferences.FORMS[form][0]
+    found, trained = of(**row), preferences.from_row(row, "f:1")
+    assert found.several
+    assert [one.completions[0] for one in found.completions] == list(trained.completions)
+    assert [one.prompt for one in found.completions] == [trained.prompt] * 2
