@@ -188,7 +188,6 @@ def agree(ours: list[dict[str, float]], trainer, names: set[str], *, but_first: 
         start = int(name in but_first)
         mine, other = ([told[name] for told in found[start:]] for found in (ours, theirs))
         np.testing.assert_allclose(mine, other, rtol=0, atol=1e-4, err_msg=name)
-        print(name, np.abs(np.subtract(mine, other)).max(), other[::4])
     assert ours[-1]["applied"] == 1
 
 
