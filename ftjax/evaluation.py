@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ftjax import experiment, held_out, inference
+from ftjax import experiment, held_out, inference, training_data
 from ftjax.algorithms import sft
 from ftjax.checkpoint import hf_import
 from ftjax.data import encode, records, report, template, tokenizer
@@ -79,7 +79,7 @@ def build(config: Any) -> Evaluation:
     else:
         chosen = examples[: e["rows"] or None]
     found = held_out.build(chosen, records.read(d["path"]), tok, e, length=d["max_length"])
-    experiment.check_context(model_config, chosen, found)
+    training_data.check_context(model_config, chosen, found)
     return Evaluation(c, made, folder, model_config, told, found)
 
 

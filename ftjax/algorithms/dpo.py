@@ -91,6 +91,7 @@ def make(
         if reference != "none":
             metrics |= preference.metrics(policy, held, beta=beta)
         if wpo:
+            assert mine.log_sum_squares is not None
             squares = completions.pairs(jax.lax.stop_gradient(mine.log_sum_squares), batch)
             total *= weighting.wpo(jax.lax.stop_gradient(policy), squares, lengths=lengths)
         shape = batch.pair_weights.shape

@@ -32,13 +32,22 @@ def sampled(
     One completion of each prompt, drawn at temperature 1 and cut after `max_new_tokens`: the mean of log pi - log ref
     summed over its tokens, which is unbiased (k1). Both are of a full forward pass, not of the sampler.
     """
-    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "stop_ids": stop_ids, "max_new_tokens": max_new_tokens}
     longest = max(len(prompt) for prompt in prompts) + max_new_tokens
     length, found = -(-longest // 64) * 64, []
     for first in range(0, len(prompts), batch_size):
         asked = list(prompts[first : first + batch_size])
         filled = asked + [asked[-1]] * (min(batch_size, len(prompts)) - len(asked))
-        out = generate.generate(params, filled, jax.random.key(seed + first), config, **settings)
+        out = generate.generate(
+            params,
+            filled,
+            jax.random.key(seed + first),
+            config,
+            max_new_tokens=max_new_tokens,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            stop_ids=stop_ids,
+        )
         tokens, counts = jax.device_get((out.tokens, out.mask.sum(axis=1)))
         rows = [_row(prompt, row[:n]) for prompt, row, n in zip(filled, tokens, counts, strict=True)]
         batch = jax.tree.map(jnp.asarray, batches.pad_rows(rows, length=length))
