@@ -227,6 +227,7 @@ def test_the_curve_of_orpo_is_that_of_trl_where_both_mean_the_same_tokens(tmp_pa
         tmp_path, defaults.dpo(), rows, fresh=False, loss__beta=BETA, loss__names=("orpo",), reference__kind="none"
     )
     assert {len(one.prompt) for one in ours.found} == {1}
+    assert len({len(one.completions[0]) for one in ours.found}) == 1
     mine = curve(ours, prefix="shared")
     trainer = train(
         ours, tmp_path, ORPOTrainer, ORPOConfig, rows, model_of=causal, task="CAUSAL_LM", beta=BETA, max_length=128
