@@ -7,10 +7,8 @@ With `adapter` (of the rank and targets of `config.adapter`) the reference is th
 scores the answers to held-out prompts, before and after.
 """
 
-from configs import defaults, models
+from configs import defaults, losses, models
 from ftjax import config as args
-
-WITHOUT_REFERENCE = ("simpo", "cpo", "orpo", "sft")
 
 
 def get_config(arg=""):
@@ -22,9 +20,7 @@ def get_config(arg=""):
     config.eval.path = arg.eval
     config.eval.check = arg.check
     config.eval.kl_prompts = 50
-    config.loss.names = (arg.loss,)
-    if arg.loss in WITHOUT_REFERENCE:
-        config.reference.kind = "none"
+    losses.use(config, arg.loss)
     if arg.template:
         config.data.template = arg.template
     if arg.adapter:

@@ -8,23 +8,15 @@ nothing twice. The policy never sees it, only pairs; what its held-out answers g
 after.
 """
 
-from configs import defaults
+from configs import defaults, losses
 from ftjax import config as args
-
-WITHOUT_REFERENCE = ("simpo", "cpo", "orpo", "sft")
-BETA = {"ipo": 0.5, "sigmoid_norm": 2.0, "simpo": 2.0, "orpo": 0.5}  # of losses of means over tokens
-SMOOTHING = {"exo_pair": 1e-3, "robust": 0.1}
 
 
 def get_config(arg=""):
     arg = args.parse(arg, loss="dpo", debug=False)
     config = defaults.dpo()
     config.steps = 200
-    config.loss.names = (arg.loss,)
-    config.loss.beta = BETA.get(arg.loss, config.loss.beta)
-    config.loss.label_smoothing = SMOOTHING.get(arg.loss, 0.0)
-    if arg.loss in WITHOUT_REFERENCE:
-        config.reference.kind = "none"
+    losses.use(config, arg.loss)
     config.data.max_length = 128
     config.data.layout = "padded"
     config.data.buckets = (64, 96, 128, 192)

@@ -4,7 +4,7 @@ python scripts/sweep.py --config configs/sweeps/preferences.py --here --metric a
 python scripts/sweep.py --config configs/sweeps/preferences.py:labels=true --here --metric after.eval_reward
 """
 
-from configs import defaults
+from configs import defaults, losses
 from configs.dpo import world
 from ftjax import config as args
 
@@ -35,12 +35,4 @@ def get_config(arg=""):
 def get_sweep(arg=""):
     if args.parse(arg, labels=False).labels:
         return [{"loss.name": name} for name in LABELS]
-    return [
-        {
-            "loss.names": (name,),
-            "loss.beta": world.BETA.get(name, 0.1),
-            "loss.label_smoothing": world.SMOOTHING.get(name, 0.0),
-            "reference.kind": "none" if name in world.WITHOUT_REFERENCE else "base",
-        }
-        for name in PAIRS
-    ] + [{"loss.names": ("dpo", "sft"), "loss.beta": 0.1, "loss.label_smoothing": 0.0, "reference.kind": "base"}]
+    return [*map(losses.changes, PAIRS), losses.changes("dpo") | {"loss.names": ("dpo", "sft")}]

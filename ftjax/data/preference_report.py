@@ -64,14 +64,7 @@ class PreferenceReport:
             lines.append(
                 f"{kind:<10} {found['shortest']:.0f} to {found['longest']:.0f}, mean {found['mean']:.1f}, {shares}"
             )
-        if self.rewritten_turns:
-            lines.append(
-                f"note       {self.rewritten_turns:,} earlier answers are shown by the template without its scaffold"
-            )
-        if self.special_in_text:
-            lines.append(
-                f"note       {self.special_in_text:,} rows hold text that the tokenizer reads as a special token"
-            )
+        lines += report.notes(self.rewritten_turns, self.special_in_text)
         return "\n".join([*lines, *report.bars(self.histogram, max_length=self.max_length)])
 
 

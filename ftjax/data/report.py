@@ -48,14 +48,7 @@ class EncodeReport:
             f"lengths    {self.shortest} to {self.longest}, mean {self.mean:.1f}, "
             + ", ".join(f"{name} {value}" for name, value in self.percentiles.items()),
         ]
-        if self.rewritten_turns:
-            lines.append(
-                f"note       {self.rewritten_turns:,} earlier answers are shown by the template without its scaffold"
-            )
-        if self.special_in_text:
-            lines.append(
-                f"note       {self.special_in_text:,} rows hold text that the tokenizer reads as a special token"
-            )
+        lines += notes(self.rewritten_turns, self.special_in_text)
         return "\n".join([*lines, *bars(self.histogram, max_length=self.max_length)])
 
 
@@ -112,6 +105,16 @@ class Counts:
             percentiles=percentiles(lengths),
             histogram=histogram(lengths),
         )
+
+
+def notes(rewritten: int, special: int) -> list[str]:
+    """Returns what a user should know of texts that a template or the tokenizer takes otherwise."""
+    lines = []
+    if rewritten:
+        lines.append(f"note       {rewritten:,} earlier answers are shown by the template without its scaffold")
+    if special:
+        lines.append(f"note       {special:,} rows hold text that the tokenizer reads as a special token")
+    return lines
 
 
 def percentiles(lengths: np.ndarray) -> dict[str, int]:

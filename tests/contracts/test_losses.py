@@ -15,7 +15,7 @@ import pytest
 import ftjax.losses
 
 ELEMENTS = 4
-SIZES = {"B": ELEMENTS, "T": 6, "K": 3, "pairs": ELEMENTS, "n": ELEMENTS}
+SIZES = {"B": ELEMENTS, "T": 6, "pairs": ELEMENTS, "n": ELEMENTS}
 # What an array of this name may hold; any other holds log-probabilities or scores, below 0.
 HOLDS = {
     "weights": lambda shape: np.ones(shape),
@@ -24,7 +24,6 @@ HOLDS = {
     "margin": lambda shape: np.arange(np.prod(shape)).reshape(shape) % 2,
     "labels": lambda shape: np.arange(np.prod(shape)).reshape(shape) % 2,
     "desirable": lambda shape: np.arange(np.prod(shape)).reshape(shape) % 2,
-    "best": lambda shape: np.arange(np.prod(shape)).reshape(shape) % SIZES["K"],
     "kl": lambda shape: np.full(shape, 0.3),
 }
 HYPER = {float: 0.1, int: 1, bool: False}

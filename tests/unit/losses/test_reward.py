@@ -13,8 +13,6 @@ from ftjax.losses import reward
 CHOSEN, REJECTED = jnp.array([1, 0.2, -0.3]), jnp.array([0.5, 0.4, -1.3])  # interop.md, 2f: TRL 1.16 on the CPU
 NONE = jnp.zeros(3)
 TERRY = jax.jit(lambda chosen, rejected, margin: reward.bradley_terry(chosen, rejected, margin=margin))
-LUCE = jax.jit(lambda scores, present: reward.plackett_luce(scores, present=present))
-BEST_OF = jax.jit(lambda scores, best, present: reward.best_of(scores, best=best, present=present))
 
 
 @pytest.mark.parametrize(("margin", "mean"), [([0.0, 0.0, 0.0], 0.528493), ([0.0, 0.5, 1.0], 0.756803)])
@@ -45,20 +43,7 @@ def test_equal_scores_cost_log_two_and_are_no_success():
 
 
 SCORES = np.array([[0.7, -1.2, 0.3, 2.0], [-0.4, 0.9, 1.1, -2.0], [0.2, 0.1, -0.6, 0.5]])
-PRESENT = np.array([[1.0, 1, 1, 1], [1, 0, 1, 1], [0, 1, 1, 0]])
-BEST = np.array([3, 2, 1])
 LABELS = np.array([1.0, 0.0, 0.3, 0.8])
-
-
-def plackett_luce(scores):
-    """From its definition: the probability of picking the completions in their order, without replacement."""
-    rows = [row[there == 1] for row, there in zip(scores, PRESENT, strict=True)]
-    return np.array([-sum(np.log(np.exp(row[k]) / np.exp(row[k:]).sum()) for k in range(len(row))) for row in rows])
-
-
-def best_of(scores):
-    powers = np.exp(scores) * PRESENT
-    return -np.log(powers[np.arange(3), BEST] / powers.sum(axis=1))
 
 
 FORMULAS = {
@@ -77,16 +62,6 @@ FORMULAS = {
         lambda s: reward.pointwise(s, labels=jnp.asarray(LABELS, jnp.float32)),
         SCORES[0],
     ),
-    "best_of": (
-        best_of,
-        lambda s: reward.best_of(s, best=jnp.asarray(BEST, jnp.int32), present=jnp.asarray(PRESENT, jnp.float32)),
-        SCORES,
-    ),
-    "plackett_luce": (
-        plackett_luce,
-        lambda s: reward.plackett_luce(s, present=jnp.asarray(PRESENT, jnp.float32)),
-        SCORES,
-    ),
 }
 
 
@@ -97,30 +72,6 @@ def test_a_loss_and_its_gradient_are_its_formula(name):
     grads, values = jax.jit(jax.grad(summed, has_aux=True))(jnp.asarray(scores, jnp.float32))
     np.testing.assert_allclose(values, formula(scores), rtol=1e-5)
     np.testing.assert_allclose(grads, slopes(formula, scores), rtol=1e-5, atol=1e-6)
-
-
-def test_rankings_and_picks_of_two_are_bradley_terry():
-    pairs = jnp.asarray(np.stack([CHOSEN, REJECTED], axis=1))
-    expected, _ = TERRY(CHOSEN, REJECTED, NONE)
-    ranked, ranking = LUCE(pairs, jnp.ones((3, 2)))
-    picked, pick = BEST_OF(pairs, jnp.zeros(3, jnp.int32), jnp.ones((3, 2)))
-    np.testing.assert_allclose(np.stack([ranked, picked]), np.stack([expected, expected]), rtol=1e-6)
-    np.testing.assert_array_equal(ranking["accuracy"], [1.0, 0.0, 1.0])
-    np.testing.assert_array_equal(pick["accuracy"], [1.0, 0.0, 1.0])
-
-
-def test_the_probabilities_of_all_rankings_add_up_to_one():
-    scores = SCORES[0][np.array(list(itertools.permutations(range(4))))]
-    values, _ = LUCE(jnp.asarray(scores, jnp.float32), jnp.ones(scores.shape))
-    np.testing.assert_allclose(np.sum(np.exp(-np.asarray(values))), 1.0, rtol=1e-6)
-
-
-def test_accuracy_of_a_ranking_counts_the_picks_that_were_best_of_what_was_left():
-    scores = jnp.array([[3.0, 1.0, 2.0, 0.0], [3.0, 9.0, 2.0, 1.0], [0.0, 1.0, 9.0, 9.0]])
-    present = jnp.array([[1.0, 1, 1, 1], [1, 0, 1, 1], [1, 0, 0, 0]])
-    values, metrics = LUCE(scores, present)
-    np.testing.assert_allclose(metrics["accuracy"], [2 / 3, 1.0, 0.0], rtol=1e-6)
-    assert float(values[2]) == 0.0  # one completion has no order
 
 
 def test_a_pair_of_k_ranked_ones_weighs_what_instructgpt_gives_it():
