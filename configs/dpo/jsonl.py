@@ -28,4 +28,5 @@ def get_config(arg=""):
         config.reference.kind = "start"
     if arg.steps:
         config.steps = arg.steps
+        config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, arg.steps // 10)
     return config

@@ -19,4 +19,5 @@ def get_config(arg=""):
         config.data.template = arg.template
     if arg.steps:
         config.steps = arg.steps
+        config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, arg.steps // 10)
     return config

@@ -11,9 +11,9 @@ from ftjax import config as args
 
 
 def get_config(arg=""):
-    arg = args.parse(arg, data="", steps=60)
+    arg = args.parse(arg, data="", model="smollm2-135m", steps=60)
     config = defaults.dpo()
-    models.use(config, "smollm2-135m")
+    models.use(config, arg.model)
     config.steps = arg.steps
     config.data.paths = (arg.data,) if arg.data else ()
     config.data.layout = "padded"

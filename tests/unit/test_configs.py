@@ -1,6 +1,7 @@
 """Every file under configs/ makes an experiment, and no default is there that nothing reads."""
 
 import importlib.util
+import json
 from pathlib import Path
 import re
 import shlex
@@ -16,9 +17,9 @@ ROOT = bases.ROOT
 FILES = sorted(
     str(path.relative_to(ROOT))
     for path in (ROOT / "configs").rglob("*.py")
-    if path.name not in ("defaults.py", "models.py")
+    if path.name not in ("defaults.py", "models.py", "losses.py", "small.py")
 )
-# What a file needs to be told, and more ways to call it. {base}, {rows} and {run} are made by the tests.
+# What a file needs to be told, and more ways to call it. {base}, {rows}, {pairs} and {run} are made by the tests.
 ARGUMENTS = {
     "configs/from_run.py": ("{run}",),
     "configs/quickstart.py": ("", "debug"),
@@ -32,6 +33,12 @@ ARGUMENTS = {
     "configs/sft/jsonl.py": ("data={rows},model={base}", "data={rows},model={base},eval={rows},exact=true,steps=5"),
     "configs/sft/full.py": ("", "data={rows},model={base}"),
     "configs/sweeps/lora.py": ("", "data={rows},model={base}"),
+    "configs/dpo/world.py": ("", "debug,loss=simpo"),
+    "configs/dpo/jsonl.py": ("data={pairs},model={base}", "data={pairs},model={base},eval={pairs},loss=ipo,steps=5"),
+    "configs/dpo/kto.py": ("data={pairs},model={base}",),
+    "configs/dpo/smollm2_persona.py": ("data={pairs},model={base}",),
+    "configs/reward/jsonl.py": ("data={pairs},model={base}", "data={pairs},model={base},labels=true"),
+    "configs/sweeps/preferences.py": ("", "labels=true"),
     "configs/repro/lora_vs_full.py": ("", "model={base},data={rows},eval={rows},bleu"),
     "configs/repro/qlora_vs_lora.py": ("", "model={base},data={rows},eval={rows}"),
     "configs/repro/rslora.py": ("model={base},data={rows},eval={rows}",),
@@ -50,11 +57,20 @@ def module(name):
     return made
 
 
+@pytest.fixture(scope="module")
+def tiny_pairs(tmp_path_factory):
+    """Pairs of one-word answers, in a file."""
+    file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [{"prompt": f"{n} ", "chosen": "yes", "rejected": "no"} for n in range(40)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
 @pytest.fixture
-def spec(finished, tiny_base, tiny_rows, monkeypatch):
+def spec(finished, tiny_base, tiny_rows, tiny_pairs, monkeypatch):
     """Returns a function: a config file and its argument -> what stands behind --config."""
     monkeypatch.chdir(ROOT)
-    known = {"run": finished.folder, "base": tiny_base, "rows": tiny_rows}
+    known = {"run": finished.folder, "base": tiny_base, "rows": tiny_rows, "pairs": tiny_pairs}
     return lambda name, argument: f"{name}:{argument.format(**known)}"
 
 
@@ -70,6 +86,8 @@ def small(config):
         shrunk |= {"data.max_length": 64, "eval.max_new_tokens": 32}
     if config.model.path != "base" and "algorithm" in config:
         shrunk |= {"adapter.rank": min(config.adapter.rank, 8), "quant.group": 16}
+    if "algorithm" in config and config.data.paths[:1] == ("world:preferences/train?size=1000",):
+        shrunk |= {"data.paths": ("world:preferences/train?size=40",), "eval.path": "world:preferences/heldout?size=8"}
     if "algorithm" in config and config.data.batch_size % 8:
         shrunk |= {"data.batch_size": 8}
     return configs.override(config, shrunk)
