@@ -110,13 +110,19 @@ def logps(
     positions: jax.Array | None,
     segments: jax.Array | None,
     branches: jax.Array | None = None,
+    *,
+    squares: bool = False,
 ) -> token_logps.TokenLogps:
-    """Returns log-probability, entropy and top-1 agreement of `targets` [B, T] where `weights` is not 0."""
+    """Returns log-probability, entropy and top-1 agreement of `targets` [B, T] where `weights` is not 0.
+
+    With `squares` also log sum_v p(v)^2 of each distribution over the next token.
+    """
     hidden_BTD = hidden(params, tokens, config, positions, segments, branches)
     head, tied = embedding.head(params.lm_head, params.embed_tokens)
-    softcap = config.logit_softcap
-    targets, weights = jnp.asarray(targets), jnp.asarray(weights)
-    return token_logps.token_logps(hidden_BTD, head, targets, weights, tied=tied, softcap=softcap)
+    return token_logps.token_logps(
+        hidden_BTD, head, jnp.asarray(targets), jnp.asarray(weights),
+        tied=tied, softcap=config.logit_softcap, squares=squares,
+    )  # fmt: skip
 
 
 def decode(

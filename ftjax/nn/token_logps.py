@@ -23,11 +23,15 @@ CHUNK_ROWS = 256  # never fewer rows: below that, a large head is read from memo
 
 
 class TokenLogps(NamedTuple):
-    """What the model says of each target. All [B, T], float32, and 0 where the weight is 0."""
+    """What the model says of each target. All [B, T], float32, and 0 where the weight is 0.
+
+    Gradients go through logps alone.
+    """
 
     logps: jax.Array  # log p(target | context)
-    entropy: jax.Array  # of the next-token distribution, in nats; carries no gradient
-    correct: jax.Array  # 1 where the target is the most likely token; carries no gradient
+    entropy: jax.Array  # of the next-token distribution, in nats
+    correct: jax.Array  # 1 where the target is the most likely token
+    log_sum_squares: jax.Array | None = None  # log sum_v p(v)^2 of the next-token distribution; None: not asked for
 
 
 def token_logps(
@@ -38,22 +42,25 @@ def token_logps(
     *,
     tied: bool,
     softcap: float,
+    squares: bool,
 ) -> TokenLogps:
     """Returns log-probability, entropy and top-1 agreement of every target whose weight is not 0.
 
+    With `squares` also log sum_v p(v)^2, of which `losses.weighting.wpo` makes its weights; without, it is None and
+    costs nothing.
     `head` is [D, V], or the embedding [V, D] when `tied`; it may carry an adapter. `softcap` (0: none) bends logits to
     softcap * tanh(logits / softcap). Under a mesh, each shard of the
     batch works through its own positions.
     """
     if isinstance(head, Adapted) or quant_format.is_quantized(head):
-        return _by_remat(hidden_BTD, head, targets_BT, weights_BT, tied, softcap)
+        return _by_remat(hidden_BTD, head, targets_BT, weights_BT, tied, softcap, squares)
     rows, length, _ = hidden_BTD.shape
     shards = mesh.batch_shards(rows)
     vocab = head.shape[0 if tied else 1]
     positions = rows // shards * length
     chunk = chunk_rows(positions, vocab)
     split = lambda x: mesh.constrain(x.reshape(shards, positions, *x.shape[2:]), "B T D"[: 2 * x.ndim - 1])
-    out = _chunked(split(hidden_BTD), head, split(targets_BT), split(weights_BT), tied, softcap, chunk)
+    out = _chunked(split(hidden_BTD), head, split(targets_BT), split(weights_BT), tied, softcap, chunk, squares)
     return TokenLogps(*(x.reshape(rows, length) for x in out))
 
 
@@ -63,8 +70,9 @@ def chunk_rows(positions: int, vocab: int) -> int:
 
 
 def _by_remat(
-    hidden_BTD: jax.Array, head: Any, targets_BT: jax.Array, weights_BT: jax.Array, tied: bool, softcap: float
-) -> TokenLogps:
+    hidden_BTD: jax.Array, head: Any, targets_BT: jax.Array, weights_BT: jax.Array, tied: bool, softcap: float,
+    squares: bool,
+) -> TokenLogps:  # fmt: skip
     """The general way, for a head of any kind: a rematerialised scan over chunks of each row."""
     rows, length, _ = hidden_BTD.shape
     chunk = max(1, min(length, CHUNK_ROWS // rows))
@@ -74,21 +82,20 @@ def _by_remat(
     )
 
     @jax.checkpoint
-    def one(carry: None, chunk_in: tuple[jax.Array, ...]) -> tuple[None, TokenLogps]:
+    def one(carry: None, chunk_in: tuple[jax.Array, ...]) -> tuple[None, tuple[jax.Array, ...]]:
         hidden, targets, weights = chunk_in
         product = embedding.unembed(head, hidden) if tied else matmul.matmul(hidden, head)
         logits = _bent(product.astype(jnp.float32), softcap)
-        logps, entropy, correct, _ = _statistics(logits, targets)
+        (logps, *others), _ = _statistics(logits, targets, squares)
         live = weights != 0
-        stop = jax.lax.stop_gradient
-        return carry, TokenLogps(*(jnp.where(live, x, 0.0) for x in (logps, stop(entropy), stop(correct))))
+        return carry, tuple(jnp.where(live, x, 0.0) for x in (logps, *map(jax.lax.stop_gradient, others)))
 
     _, out = jax.lax.scan(one, None, (steps(hidden_BTD), steps(targets_BT), steps(weights_BT)))
     return TokenLogps(*(jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :length] for x in out))
 
 
-def _statistics(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns log-probability, entropy, agreement of the targets, and the distribution itself."""
+def _statistics(logits: jax.Array, targets: jax.Array, squares: bool) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """Returns the fields of TokenLogps, the last only if `squares`, and the distribution itself."""
     top = jnp.max(logits, axis=-1, keepdims=True)
     weights = jnp.exp(logits - top)
     total = jnp.sum(weights, axis=-1, keepdims=True)
@@ -96,7 +103,10 @@ def _statistics(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.A
     logsum = (jnp.log(total) + top)[..., 0]
     probs = weights / total
     entropy = logsum - jnp.sum(probs * logits, axis=-1)
-    return chosen - logsum, entropy, (chosen >= top[..., 0]).astype(jnp.float32), probs
+    found = (chosen - logsum, entropy, (chosen >= top[..., 0]).astype(jnp.float32))
+    if not squares:
+        return found, probs
+    return (*found, jnp.log(jnp.sum(jnp.square(probs), axis=-1))), probs  # a sum of 1 / V or more, so never 0
 
 
 def _bent(logits: jax.Array, softcap: float) -> jax.Array:
@@ -135,20 +145,20 @@ def _put(x_SN: jax.Array, index_SC: jax.Array, new_SC: jax.Array) -> jax.Array:
 
 def _forward(
     hidden_SND: jax.Array, head: jax.Array, targets_SN: jax.Array, weights_SN: jax.Array, tied: bool,
-    softcap: float, chunk: int, slope: bool,
-) -> tuple[tuple[jax.Array, jax.Array, jax.Array], jax.Array | None]:  # fmt: skip
-    """Returns the three statistics and, if `slope`, d logp / d hidden for every position that counts."""
+    softcap: float, chunk: int, squares: bool, slope: bool,
+) -> tuple[tuple[jax.Array, ...], jax.Array | None]:  # fmt: skip
+    """Returns the statistics and, if `slope`, d logp / d hidden for every position that counts."""
     index_SN, chunks = _live(weights_SN, chunk)
     head = _whole(head, tied)
     zeros = jnp.zeros(targets_SN.shape, jnp.float32)
-    start = ((zeros, zeros, zeros), jnp.zeros_like(hidden_SND) if slope else None)
+    start = ((zeros,) * (4 if squares else 3), jnp.zeros_like(hidden_SND) if slope else None)
 
     def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         out, slopes = carry
         index_SC = jax.lax.dynamic_slice_in_dim(index_SN, i * chunk, chunk, axis=1)
         targets_SC = _take(targets_SN, index_SC)
         logits_SCV = _logits(_take(hidden_SND, index_SC), head, tied, softcap)
-        logps, entropy, correct, probs_SCV = _statistics(logits_SCV, targets_SC)
+        found, probs_SCV = _statistics(logits_SCV, targets_SC, squares)
         if slope:
             toward = (
                 jnp.take(head, targets_SC, axis=0) if tied else jnp.moveaxis(jnp.take(head, targets_SC, axis=1), 0, -1)
@@ -158,7 +168,7 @@ def _forward(
                 toward = toward * jnp.take_along_axis(tilt_SCV, targets_SC[..., None], axis=-1)
                 probs_SCV = probs_SCV * tilt_SCV
             slopes = _put(slopes, index_SC, toward - _through(probs_SCV.astype(slopes.dtype), head, tied))
-        return tuple(_put(x, index_SC, new) for x, new in zip(out, (logps, entropy, correct), strict=True)), slopes
+        return tuple(_put(x, index_SC, new) for x, new in zip(out, found, strict=True)), slopes
 
     return jax.lax.fori_loop(0, chunks, body, start)
 
@@ -168,28 +178,28 @@ def _through(grad_SCV: jax.Array, head: jax.Array, tied: bool) -> jax.Array:
     return jnp.einsum(spec, grad_SCV, head.astype(grad_SCV.dtype), preferred_element_type=jnp.float32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
 def _chunked(
     hidden_SND: jax.Array, head: jax.Array, targets_SN: jax.Array, weights_SN: jax.Array, tied: bool, softcap: float,
-    chunk: int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    return _forward(hidden_SND, head, targets_SN, weights_SN, tied, softcap, chunk, False)[0]
+    chunk: int, squares: bool,
+) -> tuple[jax.Array, ...]:  # fmt: skip
+    return _forward(hidden_SND, head, targets_SN, weights_SN, tied, softcap, chunk, squares, slope=False)[0]
 
 
 def _chunked_fwd(
-    hidden: Any, head: Any, targets: Any, weights: Any, tied: bool, softcap: float, chunk: int
+    hidden: Any, head: Any, targets: Any, weights: Any, tied: bool, softcap: float, chunk: int, squares: bool
 ) -> tuple[Any, Any]:
-    if head.perturbed:
-        out, _ = _forward(hidden.value, head.value, targets.value, weights.value, tied, softcap, chunk, False)
-        return out, (None, hidden.value, head.value, targets.value, weights.value)
     given = (hidden.value, head.value, targets.value, weights.value)
-    out, slopes = _forward(*given, tied, softcap, chunk, hidden.perturbed)
+    if head.perturbed:
+        return _forward(*given, tied, softcap, chunk, squares, slope=False)[0], (None, *given)
+    out, slopes = _forward(*given, tied, softcap, chunk, squares, slope=hidden.perturbed)
     return out, (slopes, None, None, None, None)
 
 
 def _chunked_bwd(
-    tied: bool, softcap: float, chunk: int, saved: tuple[Any, ...], grads: tuple[Any, ...]
+    tied: bool, softcap: float, chunk: int, squares: bool, saved: tuple[Any, ...], grads: tuple[Any, ...]
 ) -> tuple[Any, ...]:
+    del squares
     slopes, hidden_SND, head, targets_SN, weights_SN = saved
     grad_SN = grads[0]
     if isinstance(grad_SN, jax.custom_derivatives.SymbolicZero):
