@@ -35,13 +35,13 @@ class _Part(NamedTuple):
     rows: tuple[int, int] | None  # its outputs, where the module holds several
 
 
-def _modules(config: model_config.ModelConfig) -> dict[str, list[_Part]]:
+def _modules(config: model_config.ModelConfig, *, reward: bool) -> dict[str, list[_Part]]:
     """Returns the matrices of every module that PEFT adapts, by its name: linear ones, embedding and head.
 
     Experts and their router are no modules of their own in transformers, so PEFT has no name for them here.
     """
     found = {}
-    for name, place in peft_tables.places(config).items():
+    for name, place in peft_tables.places(config, reward=reward).items():
         linear = place.transpose and name.endswith(".weight") and place.path != "blocks.router"
         if (linear and place.expert is None) or place.path == "embed_tokens":
             found[name.removesuffix(".weight")] = [_Part(p.path, p.at, p.rows) for p in place.pieces]
@@ -51,6 +51,7 @@ def _modules(config: model_config.ModelConfig) -> dict[str, list[_Part]]:
 def load(adapter_dir: str | Path, base: Any, config: model_config.ModelConfig) -> Any:
     """Returns the adapters of a PEFT folder as a tree shaped like the base, float32, None where nothing is adapted.
 
+    `score` is the head of a reward model, where task_type is SEQ_CLS, else None.
     Whatever is not supported, missing, left over or misshapen is a UserError that names it.
     """
     folder = Path(adapter_dir).expanduser()
@@ -64,7 +65,7 @@ def load(adapter_dir: str | Path, base: Any, config: model_config.ModelConfig) -
         raise UserError(f"{file}: {error}") from None
     weights = tree.paths(base, attach.is_weight)
     weights["lm_head"] = attach.weight_at(base, "lm_head", weights.get("lm_head"))
-    modules = _modules(config)
+    modules = _modules(config, reward=settings.reward)
     chosen = [m for m in modules if settings.targets(m, is_linear=m != "lm_head" and not peft_modules.is_table(m))]
     if not chosen:
         known = sorted({module.rsplit(".", 1)[-1] for module in modules})
@@ -97,6 +98,8 @@ def load(adapter_dir: str | Path, base: Any, config: model_config.ModelConfig) -
         if twice:
             raise UserError(f"{file}: {', '.join(twice)} is adapted twice; that is not implemented")
         leaves |= more
+    if settings.reward:
+        leaves["score"] = peft_tables.read_score(reader, config)
     if getattr(leaves.get("embed_tokens"), "tied", False) and "lm_head" in leaves:
         raise UserError(f"{file}: a head that follows embed_tokens and has an adapter of its own is not implemented")
     _nothing_left(reader, weights, config)
@@ -154,10 +157,12 @@ def save(
     """Writes an adapter folder that PEFT and vLLM load, with PEFT's tensor names, shapes and config keys, in float32.
 
     `rslora` says that the scales mean alpha / sqrt(r): the numbers are the same, the config then says use_rslora.
-    PiSSA and OLoRA become plain LoRA of twice the rank on the base as it is. A folder with content is refused;
-    `replace` lets it take the place of an earlier adapter.
+    PiSSA and OLoRA become plain LoRA of twice the rank on the base as it is. With a `score` it is the adapter of a
+    reward model (task_type SEQ_CLS). A folder with content is refused; `replace` lets it take the place of an earlier
+    adapter.
     """
     leaves = tree.paths(adapters, is_leaf=adapter.is_adapter)
+    score = leaves.pop("score", None)
     if not leaves:
         raise UserError(f"{adapter_dir}: there are no adapters to write; a fully fine-tuned model is exported merged")
     leaves = {path: leaf.exported() if adapter.is_adapter(leaf) else leaf for path, leaf in leaves.items()}
@@ -168,18 +173,18 @@ def save(
         raise UserError(f"{adapter_dir}: {what}, not one type of adapter, so no PEFT format; export it merged")
     if len({node.dropout for node in nodes.values()}) > 1:
         raise UserError(f"{adapter_dir}: PEFT has one dropout for all modules, these adapters have several")
-    modules = _modules(config)
-    single = _single(nodes, modules)
+    modules = _modules(config, reward=score is not None)
     try:
-        tables = peft_tables.write(leaves, config)
+        tables = peft_tables.write(leaves, config, score)
     except UserError as error:
         raise UserError(f"{adapter_dir}: {error}") from None
+    single = _single(nodes, modules)
     tensors = dict(tables.tensors)
     for module, node in single.items():
         tensors |= peft_modules.write(module, node)
     if kinds == ["VeRA"]:
         tensors |= peft_modules.write_projections(list(single.values()))
-    facts = _facts(kinds[0], single, modules, tables, base_name, rslora=rslora)
+    facts = _facts(kinds[0], single, modules, tables, base_name, rslora=rslora, reward=score is not None)
     with folders.written(adapter_dir, replace=FILES if replace else ()) as folder:
         (folder / FILES[0]).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         whole = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
@@ -211,12 +216,14 @@ def _facts(
     base_name: str | None,
     *,
     rslora: bool,
+    reward: bool,
 ) -> dict[str, Any]:
     """Returns what adapter_config.json says."""
     common: dict[str, Any] = {
         "target_modules": _named(single, modules),
         "modules_to_save": tables.saved,
         "base_name": base_name,
+        "reward": reward,
     }
     first = next(iter(single.values()))
     if kind not in ("LoRA", "DoRA") and (tables.tokens or tables.tying):

@@ -34,6 +34,9 @@ _NEEDED = {
 }
 # Ways to draw A and B; any other changes the base as well (PiSSA, OLoRA, LoftQ, CorDA, LoRA-GA).
 _PLAIN_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
+REWARD = "SEQ_CLS"  # the task of an adapter with a reward head
+# What PEFT adds to modules_to_save under that task, whatever the model calls its head; decoders call it score.
+_HEADS = ("classifier", "score")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Settings:
     """What adapter_config.json asks for, once everything else in it is known to be neutral."""
 
     kind: str  # LORA | DORA | IA3 | VERA
+    reward: bool  # has a reward head, and no head of a language model
     rank: int  # 0 for IA3
     alpha: float
     dropout: float
@@ -51,7 +55,7 @@ class Settings:
     exclude_modules: str | tuple[str, ...] | None
     layers: frozenset[int] | None
     layers_pattern: tuple[str, ...]
-    modules_to_save: tuple[str, ...]
+    modules_to_save: tuple[str, ...]  # without the reward head
     tokens: dict[str, tuple[int, ...]]  # rows that train, by the name of the module
     tying: bool
     feedforward: str | tuple[str, ...]
@@ -102,9 +106,11 @@ def read(facts: dict[str, Any]) -> Settings:
     for key in _NEEDED[kind]:
         if facts.get(key) is None:
             raise UserError(f"key {key!r} is missing; an adapter of type {kind} cannot be run without it")
-    for key, neutral in (("bias", "none"), ("task_type", "CAUSAL_LM"), ("fan_in_fan_out", False)):
-        if facts.get(key) not in (None, neutral):
-            raise UserError(f"{key}={facts[key]!r} is not implemented; known: {neutral!r}")
+    for key, known in (("bias", ("none",)), ("task_type", ("CAUSAL_LM", REWARD)), ("fan_in_fan_out", (False,))):
+        if facts.get(key) is not None and facts[key] not in known:
+            raise UserError(f"{key}={facts[key]!r} is not implemented; known: {', '.join(map(repr, known))}")
+    reward = facts.get("task_type") == REWARD
+    saved = _listed("modules_to_save", facts.get("modules_to_save"))
     if facts.get("init_lora_weights") not in _PLAIN_INIT:
         raise UserError(
             f"init_lora_weights={facts['init_lora_weights']!r} also changes the base; save the adapter as plain LoRA "
@@ -118,6 +124,7 @@ def read(facts: dict[str, Any]) -> Settings:
     dropout = "vera_dropout" if kind == "VERA" else "lora_dropout"
     settings = Settings(
         kind="DORA" if facts.get("use_dora") else kind,
+        reward=reward,
         rank=0 if kind == "IA3" else _whole("r", facts["r"]),
         alpha=_number("lora_alpha", facts["lora_alpha"]) if kind == "LORA" else 0.0,
         dropout=_number(dropout, facts.get(dropout) or 0.0),
@@ -128,9 +135,9 @@ def read(facts: dict[str, Any]) -> Settings:
         exclude_modules=_modules("exclude_modules", facts["exclude_modules"]) if facts.get("exclude_modules") else None,
         layers=frozenset(layers) if layers else None,
         layers_pattern=_listed("layers_pattern", facts.get("layers_pattern")),
-        modules_to_save=_listed("modules_to_save", facts.get("modules_to_save")),
+        modules_to_save=tuple(name for name in saved if not (reward and name in _HEADS)),
         tokens=_tokens(facts.get("trainable_token_indices")),
-        tying=bool(facts.get("ensure_weight_tying")),
+        tying=bool(facts.get("ensure_weight_tying")) and not reward,  # there the embedding is tied to nothing
         feedforward=_modules("feedforward_modules", facts.get("feedforward_modules") or []),
         projection_key=int(facts.get("projection_prng_key") or 0),
         save_projection=facts.get("save_projection", True) is not False,
@@ -174,7 +181,7 @@ def _number(key: str, value: Any) -> float:
     return float(value)
 
 
-def _written(kind: str, base_name: str | None, targets: list[str], saved: list[str]) -> dict[str, Any]:
+def _written(kind: str, base_name: str | None, reward: bool, targets: list[str], saved: list[str]) -> dict[str, Any]:
     """Returns the keys that every kind has."""
     return {
         "auto_mapping": None,
@@ -186,7 +193,7 @@ def _written(kind: str, base_name: str | None, targets: list[str], saved: list[s
         "peft_type": kind,
         "revision": None,
         "target_modules": sorted(targets),
-        "task_type": "CAUSAL_LM",
+        "task_type": REWARD if reward else "CAUSAL_LM",
     }
 
 
@@ -204,13 +211,14 @@ def write_lora(
     tokens: dict[str, tuple[int, ...]],
     tying: bool,
     base_name: str | None,
+    reward: bool,
 ) -> dict[str, Any]:
     """Returns the adapter_config.json of a LoRA or DoRA that PEFT >= 0.4 reads, and vLLM where it has the type."""
     alone = list(tokens) == ["embed_tokens"]
     rows = {name: list(ids) for name, ids in tokens.items()}
     rare: dict[str, Any] = {"trainable_token_indices": rows["embed_tokens"] if alone else rows} if tokens else {}
     rare |= {"ensure_weight_tying": True} if tying else {}
-    return _written("LORA", base_name, target_modules, modules_to_save) | rare | {
+    return _written("LORA", base_name, reward, target_modules, modules_to_save) | rare | {
         "alpha_pattern": alpha_pattern,
         "bias": "none",
         "init_lora_weights": True,
@@ -227,20 +235,31 @@ def write_lora(
 
 
 def write_ia3(
-    *, target_modules: list[str], feedforward: list[str], modules_to_save: list[str], base_name: str | None
+    *,
+    target_modules: list[str],
+    feedforward: list[str],
+    modules_to_save: list[str],
+    base_name: str | None,
+    reward: bool,
 ) -> dict[str, Any]:
     """Returns the adapter_config.json of an IA3."""
-    return _written("IA3", base_name, target_modules, modules_to_save) | {
+    return _written("IA3", base_name, reward, target_modules, modules_to_save) | {
         "feedforward_modules": sorted(feedforward),
         "init_ia3_weights": True,
     }
 
 
 def write_vera(
-    *, rank: int, dropout: float, target_modules: list[str], modules_to_save: list[str], base_name: str | None
+    *,
+    rank: int,
+    dropout: float,
+    target_modules: list[str],
+    modules_to_save: list[str],
+    base_name: str | None,
+    reward: bool,
 ) -> dict[str, Any]:
     """Returns the adapter_config.json of a VeRA whose matrices are saved with it."""
-    common = _written("VERA", base_name, target_modules, modules_to_save)
+    common = _written("VERA", base_name, reward, target_modules, modules_to_save)
     del common["exclude_modules"]  # which PEFT's VeRA does not have
     return common | {
         "bias": "none",

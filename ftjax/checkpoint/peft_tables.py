@@ -1,7 +1,8 @@
-"""What a PEFT folder holds beside adapters of matrices: full copies (modules_to_save) and rows of tokens.
+"""What a PEFT folder holds beside adapters of matrices: full copies (modules_to_save), rows of tokens, a reward head.
 
 Where embedding and head are one weight, PEFT's rules hold: a copy of the embedding serves the lookup alone, and one of
-`lm_head` the head alone, unless ensure_weight_tying, which stores both; rows of tokens serve both.
+`lm_head` the head alone, unless ensure_weight_tying, which stores both; rows of tokens serve both. A reward model
+(task_type SEQ_CLS) has `score` for a head, so there the embedding is tied to nothing.
 """
 
 from typing import Any
@@ -18,11 +19,17 @@ from ftjax.models import config as model_config
 from ftjax.models.families import _hf
 
 _ROWS = "token_adapter.trainable_tokens_delta"
+_SCORE = "score.weight"
 
 
-def places(config: model_config.ModelConfig) -> dict[str, _hf.Place]:
-    """Returns the places of a family's tensors, and of a head that is the embedding under the head's own name."""
+def places(config: model_config.ModelConfig, *, reward: bool) -> dict[str, _hf.Place]:
+    """Returns the places of a family's tensors, and of a head that is the embedding under the head's own name.
+
+    A reward model has no such head.
+    """
     found = _hf.family(config.family).names_from_hf(config)
+    if reward:
+        return {name: place for name, place in found.items() if place.path != "lm_head"}
     if config.tie_embeddings:
         found = found | {"lm_head.weight": _hf.Place("lm_head", None, True)}
     return found
@@ -30,7 +37,7 @@ def places(config: model_config.ModelConfig) -> dict[str, _hf.Place]:
 
 def read_saved(reader: Reader, settings: peft_config.Settings, config: model_config.ModelConfig, base: Any) -> Any:
     """Returns the full copies by path, and takes their tensors."""
-    named = places(config)
+    named = places(config, reward=settings.reward)
     wanted = {name: place for name, place in named.items() if _module(name).endswith(settings.modules_to_save)}
     tied = config.tie_embeddings and settings.tying
     idle = [t for t in settings.modules_to_save if not any(_module(name).endswith(t) for name in named)]
@@ -87,14 +94,28 @@ def read_tied(reader: Reader, node: Any) -> Any:
     return node
 
 
+def read_score(reader: Reader, config: model_config.ModelConfig) -> Any:
+    """Returns the head of a reward model [D, 1], and takes its tensor."""
+
+    def explain(shape: tuple[int, ...]) -> str:
+        if len(shape) == 2 and shape[0] != 1:
+            return f"it tells {shape[0]} classes apart (num_labels); a reward model has one score"
+        return f"a reward head from another base, whose hidden size is {shape[-1]}; this one's is {config.d_model}"
+
+    wanted = (1, config.d_model)
+    return jnp.asarray(reader.take_as(_SCORE, wanted, "says task_type SEQ_CLS", explain).T)
+
+
 def read_rows(reader: Reader, settings: peft_config.Settings, config: model_config.ModelConfig) -> dict[str, Any]:
     """Returns the rows of tokens by path, and takes their tensors."""
     by_path: dict[str, tuple[int, ...]] = {}
-    modules = {place.path: _module(name) for name, place in places(config).items() if place.path in tables.SAVED}
+    named = places(config, reward=settings.reward)
+    modules = {place.path: _module(name) for name, place in named.items() if place.path in tables.SAVED}
     for key, indices in settings.tokens.items():
         path = next((path for path, module in modules.items() if tree.matches(module, (key,))), None)
         if path is None:
-            raise UserError(f"{reader.folder}: trainable_token_indices name {key}; known: embed_tokens, lm_head")
+            known = ", ".join(path for path in tables.SAVED if path in modules)
+            raise UserError(f"{reader.folder}: trainable_token_indices name {key}; known: {known}")
         tables.check_tokens(indices, config.vocab_size)
         by_path[path] = indices
     both = config.tie_embeddings and "embed_tokens" in by_path
@@ -122,12 +143,24 @@ class Written:
         self.tying = False
 
 
-def write(adapters: dict[str, Any], config: model_config.ModelConfig) -> Written:
-    """Returns the tensors of the copies, of the rows and of a tied head among the leaves of an adapter tree."""
-    out, named = Written(), places(config)
+def write(adapters: dict[str, Any], config: model_config.ModelConfig, score: Any) -> Written:
+    """Returns the tensors of the copies, of the rows and of a tied head among the leaves of an adapter tree.
+
+    With a `score` [D, 1] they are those of a reward model.
+    """
+    reward = score is not None
+    out, named = Written(), places(config, reward=reward)
+    if reward:
+        on_head = [path for path in adapters if path == "lm_head"]
+        if on_head:
+            raise UserError("an adapter on lm_head beside a reward head has no PEFT form: no score depends on it")
+        if tuple(score.shape) != (config.d_model, 1):
+            raise UserError(
+                f"score is {tuple(score.shape)}, not {(config.d_model, 1)}: a reward head from another base"
+            )
     copies = {p: getattr(leaf, "weight", leaf) for p, leaf in adapters.items() if _is_copy(leaf)}
     table = adapters.get("embed_tokens")
-    alone = config.tie_embeddings and "lm_head" not in adapters
+    alone = config.tie_embeddings and "lm_head" not in adapters and not reward
     out.tying = alone and ("embed_tokens" in copies and not isinstance(table, tables.Copy))
     for name, place in named.items():
         for piece in place.pieces:
@@ -143,19 +176,23 @@ def write(adapters: dict[str, Any], config: model_config.ModelConfig) -> Written
     out.saved = sorted(set(out.saved))
     if out.tying:
         out.tensors[f"{PREFIX}lm_head.weight"] = np.asarray(copies["embed_tokens"], np.float32)
-    if isinstance(table, lora.LoRA) and table.tied:
+    if isinstance(table, lora.LoRA) and table.tied and not reward:
         if not alone:
             raise UserError("a LoRA of the embedding that the head sees, and a head of its own, have no PEFT form")
         out.tying = True
         out.tensors[f"{PREFIX}lm_head.lora_A.weight"] = np.asarray(table.b, np.float32)
         out.tensors[f"{PREFIX}lm_head.lora_B.weight"] = np.asarray(table.a, np.float32)
     rows = {path: leaf for path, leaf in adapters.items() if isinstance(leaf, tables.TokenRows)}
-    if "embed_tokens" in rows and config.tie_embeddings and rows["embed_tokens"].tied != ("lm_head" not in rows):
+    tied = config.tie_embeddings and not reward
+    if "embed_tokens" in rows and tied and rows["embed_tokens"].tied != ("lm_head" not in rows):
         raise UserError("rows of tokens of the lookup alone have no PEFT form, where the head is the same weight")
     for name, place in named.items():
         if place.path in rows:
             out.tokens[_module(name).rsplit(".", 1)[-1]] = rows[place.path].indices
             out.tensors[f"{PREFIX}{_module(name)}.{_ROWS}"] = np.asarray(rows[place.path].values, np.float32)
+    if reward:
+        out.saved.append(_module(_SCORE))
+        out.tensors[f"{PREFIX}{_SCORE}"] = np.asarray(score, np.float32).T
     return out
 
 

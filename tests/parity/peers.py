@@ -86,7 +86,7 @@ def adapted(made: Any, arguments: dict[str, Any], seed: int = 1) -> Any:
     kinds = {"LORA": peft.LoraConfig, "IA3": peft.IA3Config, "VERA": peft.VeraConfig}
     arguments = dict(arguments)
     kind = kinds[arguments.pop("peft_type", "LORA")]
-    wrapped = peft.get_peft_model(made, kind(task_type="CAUSAL_LM", **arguments))
+    wrapped = peft.get_peft_model(made, kind(**({"task_type": "CAUSAL_LM"} | arguments)))
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for name, parameter in sorted(wrapped.named_parameters()):
@@ -105,3 +105,18 @@ def adapted(made: Any, arguments: dict[str, Any], seed: int = 1) -> Any:
 def merged(wrapped: Any, case: str, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Logits of the merged model; of the attached one where PEFT's merge is known to give another model."""
     return logits(wrapped if case in cases.MERGED_APART else wrapped.merge_and_unload(), given)
+
+
+def scorer(folder: Any) -> Any:
+    """The checkpoint of a language model as a reward model, whose head is drawn anew; token 0 is padding."""
+    made = transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=1, pad_token_id=0, attn_implementation="eager"
+    )
+    return made.float().eval()
+
+
+def scores(made: Any, tokens: np.ndarray) -> np.ndarray:
+    """The scores of rows that zeros pad on the right."""
+    given = torch.from_numpy(tokens).long()
+    with torch.no_grad():
+        return copy.deepcopy(made)(given, attention_mask=(given != 0).long(), use_cache=False).logits[:, 0].numpy()
