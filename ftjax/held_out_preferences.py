@@ -88,8 +88,8 @@ class HeldOutPreferences(NamedTuple):
         return (
             f"warning: the chosen completions have lost {fallen:.1f} nats (log-probability {before[chosen]:.1f} -> "
             f"{now[chosen]:.1f}) while the margin grew ({before[margin]:.2f} -> {now[margin]:.2f}): the policy moves "
-            "to text that is in no pair. Add the SFT term (config.loss.names=\"('dpo', 'sft')\"), lower the learning rate, "
-            "or raise config.loss.beta"
+            "to text that is in no pair. Add the SFT term (config.loss.names=\"('dpo', 'sft')\"), lower the learning "
+            "rate, or raise config.loss.beta"
         )
 
 

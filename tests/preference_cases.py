@@ -146,3 +146,12 @@ def trained(case, batch, steps=5):
         now, metrics = case.step(now, case.base, batch, jnp.float32(jnp.inf))
         found.append({name: float(value) for name, value in metrics.items()})
     return [metrics["loss"] for metrics in found], found, now
+
+
+def same_metrics(mine, theirs):
+    """The same losses to 1e-5, and all other metrics nearly so; which of two rewards of 0 is higher is noise."""
+    np.testing.assert_allclose([told["loss"] for told in mine], [told["loss"] for told in theirs], atol=1e-5)
+    for number, (one, other) in enumerate(zip(mine, theirs, strict=True)):
+        assert one.keys() == other.keys()
+        for name in one.keys() - ({"rewards/accuracies"} if number == 0 else set()):
+            np.testing.assert_allclose(one[name], other[name], rtol=2e-4, atol=2e-5, err_msg=name)
