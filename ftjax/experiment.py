@@ -20,7 +20,7 @@ from ftjax import inference, lookup, objective, training_data, tree
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter
 from ftjax.algorithms.algorithm import Algorithm
-from ftjax.checkpoint import hf_import, peft
+from ftjax.checkpoint import hf_import
 from ftjax.data import cache, candidates, chat, loader, template, tokenizer
 from ftjax.errors import UserError
 from ftjax.models import params
@@ -97,6 +97,7 @@ RANGES: dict[str, Range] = {
     "loss.undesirable_weight": POSITIVE,
     "loss.margin_scale": NOT_NEGATIVE,
     "loss.centring": NOT_NEGATIVE,
+    "normalise.rows": (lambda v: v >= 2, "at least 2"),
     "reference.sync_every": NEVER_OR,
     "reference.sync_alpha": SHARE,
     "data.row_length": (lambda v: v >= 0, "at least 0 (0: as long as the largest row needs)"),
@@ -179,7 +180,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     if mesh is not None:
         meshes.check_groups(mesh, abstract_base, params.axes(model_config))
     aim = objective.build(c, abstract_base, model_config)
-    start = _start(c, abstract_base, model_config)
+    start = objective.start(c["adapter"], abstract_base, model_config)
     o = dict(c["optimizer"])
     rate = optimizer.schedule(
         steps=c["steps"],
@@ -192,7 +193,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     begin = lambda base: states.begin(aim.algorithm, base, chain, jax.random.key(0))
     abstract_state = jax.eval_shape(begin, abstract_base)
     if start is not None:
-        _check_start(c, start, abstract_state.trainable)
+        objective.check_start(c["adapter"], start, abstract_state.trainable)
     shardings = states.shardings(mesh, abstract_state, params.axes(model_config), offload=offload)
     shard = loader.Shard(jax.process_index(), jax.process_count())
     data = training_data.read(c, aim, tok, name, shard)
@@ -231,7 +232,9 @@ def check(c: Mapping[str, Any], ranges: Mapping[str, Range], choices: Mapping[st
         if name in values and not holds(values[name]):
             raise UserError(f"config.{name} is {values[name]}; it must be {rule}")
     for name, known in choices.items():
-        given = values.get(name, ())
+        if name not in values:
+            continue
+        given = values[name]
         for value in given if isinstance(given, tuple) else (given,):
             if value not in known:
                 raise UserError(f"config.{name} is {value!r}.{lookup.suggestion(str(value), list(known))}")
@@ -270,48 +273,14 @@ def _quantised(c: Mapping[str, Any], model_dir: Path, abstract_base: Any) -> Any
 
 def _check_reference(c: Mapping[str, Any], tok: tokenizer.Tokenizer, model_dir: Path) -> None:
     """Raises where the other model that is the reference is not there, or reads other tokens."""
-    other = c.get("reference", {}).get("model")
-    if not other:
+    if "reference" not in c or not c["reference"]["model"]:
         return
+    other = c["reference"]["model"]
     if tokenizer.load(inference.folder_of(other)).fingerprint != tok.fingerprint:
         raise UserError(
             f"config.reference.model {other} has another tokenizer than {model_dir}, so its log-probabilities are of "
             "other tokens; take a model with the same one"
         )
-
-
-def _start(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Any:
-    """Returns the adapters of config.adapter.path, on the host; None where training begins with new ones."""
-    path = c["adapter"]["path"]
-    if not path:
-        return None
-    if c["adapter"]["name"] == "none":
-        raise UserError(
-            "config.adapter.path is an adapter, but config.adapter.name none trains the base; give its name"
-        )
-    return peft.load(path, abstract_base, config)
-
-
-def _check_start(c: Mapping[str, Any], start: Any, trainable: Any) -> None:
-    """Raises where the adapters to go on from are not of the kind, targets and ranks of the config."""
-    theirs = {name: leaf.shape for name, leaf in tree.paths(start).items() if name != "score"}
-    ours = {name: leaf.shape for name, leaf in tree.paths(trainable).items() if name != "score"}
-    for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
-            raise UserError(
-                f"config.adapter.path {c['adapter']['path']}: {name} is {theirs.get(name)} there and {ours.get(name)} "
-                "by config.adapter; set name, targets and rank to those of the adapter"
-            )
-    scales = [
-        {name: getattr(node, "scale", None) for name, node in tree.paths(one, adapter.is_adapter).items()}
-        for one in (start, trainable)
-    ]
-    for name, scale in scales[0].items():
-        if name != "score" and scale != scales[1][name]:
-            raise UserError(
-                f"config.adapter.path {c['adapter']['path']}: {name} is scaled by {scale} there and by "
-                f"{scales[1][name]} by config.adapter; set alpha and rslora to those of the adapter"
-            )
 
 
 def _derived(x: Experiment) -> dict[str, str]:

@@ -21,7 +21,7 @@ import numpy as np
 from ftjax import inference
 from ftjax import tree as trees
 from ftjax.adapters import arithmetic, attach
-from ftjax.checkpoint import folders, hf_export, hf_import, shards
+from ftjax.checkpoint import folders, hf_export, hf_import, reward_folder, shards
 from ftjax.checkpoint import peft as peft_format
 from ftjax.data import chat, encode, records, template, tokenizer
 from ftjax.errors import UserError
@@ -221,7 +221,8 @@ def peft(asked: Asked, out: str | Path, *, command: str, say: Say) -> None:
         if words.text is not None:
             hf_export.copy_tokenizer(asked.base, beside, words.text)
         if asked.run is None or note is not None:
-            (beside / "README.md").write_text(_card(asked, "adapter", words, note, command), encoding="utf-8")
+            kind = "reward_adapter" if peft_format.is_reward(beside) else "adapter"
+            (beside / "README.md").write_text(_card(asked, kind, words, note, command), encoding="utf-8")
 
 
 def merged(
@@ -253,10 +254,15 @@ def merged(
     _, loaded = _load(asked, quants[chosen] if quantised else inference.Quant(), held)
     adapters, note = _adapters(asked, loaded, config, say)
     model = attach.attach(loaded, adapters)
+    reward, what, kind = None, "logits", "merged"
+    if model.score is not None:
+        reward_folder.architecture(config.family)
+        reward = reward_folder.facts(words.tok, words.stop_ids, asked.parts[0].folder)
+        what, kind = "scores", "reward_merged"
     if there is not None:
         gap = np.abs(_probe(asked, model, config, words) - there).max()
         note = f"{note or 'merged'} into the {chosen} weights of the {asked.quant.format} base"
-        say(f"merging into the {chosen} weights; logits of the {other} ones differ by at most {gap:.3g}")
+        say(f"merging into the {chosen} weights; {what} of the {other} ones differ by at most {gap:.3g}")
     hf_export.save(
         out,
         model,
@@ -266,7 +272,8 @@ def merged(
         max_shard_bytes=max_shard_bytes,
         stop_ids=words.stop_ids,
         template=words.text,
-        card=_card(asked, "merged", words, note, command),
+        card=_card(asked, kind, words, note, command),
+        reward=reward,
     )
 
 
@@ -335,8 +342,10 @@ def _logits(asked: Asked, quant: inference.Quant, dtype: str, words: _Words, say
 
 
 def _probe(asked: Asked, model: Any, config: ModelConfig, words: _Words) -> np.ndarray:
+    """Returns the logits of a few texts, or the scores of a reward model at each of their tokens; 0 on padding."""
     tokens, segments = probe_tokens(asked.run, config, words.tok, words.made)
-    run = jax.jit(decoder.logits, static_argnums=2)
+    scores = lambda params, *given: decoder.hidden(params, *given) @ params.score
+    run = jax.jit(decoder.logits if model.score is None else scores, static_argnums=2)
     found = run(model, tokens, dataclasses.replace(config, dtype="float32"), None, segments)
     return np.asarray(found) * (segments[..., None] > 0)
 
@@ -365,7 +374,7 @@ def probe_tokens(
 
 def _card(asked: Asked, kind: str, words: _Words, note: str | None, command: str) -> str:
     if asked.run is not None:
-        return card.of_run(asked.run, kind, note)
+        return card.of_run(asked.run, kind.removeprefix("reward_"), note)
     sources: Sequence[Part] = asked.parts
     origin = note or ", ".join(str(part.folder) for part in sources) or str(asked.model)
     return card.of_parts(

@@ -59,7 +59,7 @@ class HeldOutPreferences(NamedTuple):
         """Returns all numbers, and the answers; the KL only where there are weights of a reference."""
         numbers, given = self.loss(sums), self.answers(model, self.items)
         if self.check:
-            numbers["eval_score"] = tasks.mean_score(given)
+            numbers["eval_reward"] = tasks.mean_score(given)
         if self.kl_prompts and reference is not None:
             numbers |= policy_kl.sampled(
                 model.params,
@@ -109,6 +109,8 @@ def build(
     *,
     collator: arrays.Collator,
     length: int,
+    layout: str,
+    buckets: Sequence[int],
     template_name: str | None,
     config: ModelConfig,
     generates: bool,
@@ -120,7 +122,6 @@ def build(
     """
     check = lookup.lookup("ftjax.evals", section["check"]) if section["check"] and generates else None
     shard = loader.Shard(jax.process_index(), jax.process_count())
-    settings = {"layout": "packed", "batch_size": section["batch_size"], "buckets": (), "shard": shard}
     by_place = {record.where: record for record in source}
     asked = rows if check else rows[: section["samples"]] if generates else ()
     items = [_item(row, by_place[row.where], tok) for row in asked]
@@ -134,12 +135,28 @@ def build(
         )  # fmt: skip
         ordinary = ordinary[: section["rows"]]
         text = Text(
-            batches=loader.eval_batches(ordinary, collator=arrays.EXAMPLES, length=length, **settings),
+            batches=loader.eval_batches(
+                ordinary,
+                collator=arrays.EXAMPLES,
+                layout="packed",
+                batch_size=section["batch_size"],
+                length=length,
+                buckets=(),
+                shard=shard,
+            ),
             units=held_out.units(ordinary, tok),
         )
     return HeldOutPreferences(
         rows=len(rows),
-        batches=loader.eval_batches(rows, collator=collator, length=length, **settings),
+        batches=loader.eval_batches(
+            rows,
+            collator=collator,
+            layout=layout,
+            batch_size=section["batch_size"],
+            length=length,
+            buckets=buckets,
+            shard=shard,
+        ),
         items=items,
         check=check,
         max_new_tokens=section["max_new_tokens"],

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from ftjax import config as configs
-from ftjax import lookup
+from ftjax import lookup, tree
+from ftjax.adapters import adapter, tables
 from ftjax.adapters import init as adapters_init
-from ftjax.adapters import tables
 from ftjax.algorithms import dpo, kto, reward_model, sft
 from ftjax.algorithms.algorithm import Algorithm
+from ftjax.checkpoint import peft
 from ftjax.errors import UserError
 from ftjax.losses import divergence, preference, reference_free, unpaired
 from ftjax.models.config import ModelConfig
@@ -163,6 +164,11 @@ def _kto(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
 
 def _reward(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
     section = c["loss"]
+    if c["adapter"]["name"] == "none":
+        raise UserError(
+            "config.adapter.name none with algorithm reward_model: a reward model is a head beside an adapter here, so "
+            "that several share a base; take lora"
+        )
     if section["name"] not in REWARDS:
         raise UserError(f"config.loss.name is {section['name']!r}.{lookup.suggestion(section['name'], list(REWARDS))}")
     if section["name"] == "pointwise":
@@ -255,6 +261,40 @@ def trainable_init(section: Mapping[str, Any], abstract_base: Any) -> Init:
     )
     more = {name: section[name] for name in ("trainable_tokens", "modules_to_save", "ensure_weight_tying")}
     return lambda key, base: tables.add(adapters(key, base), base, **more)
+
+
+def start(section: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Any:
+    """Returns the adapters of config.adapter.path, on the host; None where training begins with new ones."""
+    path = section["path"]
+    if not path:
+        return None
+    if section["name"] == "none":
+        raise UserError(
+            "config.adapter.path is an adapter, but config.adapter.name none trains the base; give its name"
+        )
+    return peft.load(path, abstract_base, config)
+
+
+def check_start(section: Mapping[str, Any], given: Any, trainable: Any) -> None:
+    """Raises where the adapters to go on from are not of the kind, targets and ranks of the config."""
+    theirs = {name: leaf.shape for name, leaf in tree.paths(given).items() if name != "score"}
+    ours = {name: leaf.shape for name, leaf in tree.paths(trainable).items() if name != "score"}
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise UserError(
+                f"config.adapter.path {section['path']}: {name} is {theirs.get(name)} there and {ours.get(name)} "
+                "by config.adapter; set name, targets and rank to those of the adapter"
+            )
+    scales = [
+        {name: getattr(node, "scale", None) for name, node in tree.paths(one, adapter.is_adapter).items()}
+        for one in (given, trainable)
+    ]
+    for name, scale in scales[0].items():
+        if name != "score" and scale != scales[1][name]:
+            raise UserError(
+                f"config.adapter.path {section['path']}: {name} is scaled by {scale} there and by "
+                f"{scales[1][name]} by config.adapter; set alpha and rslora to those of the adapter"
+            )
 
 
 def pattern(text: str, kind: type, name: str) -> dict[str, Any]:

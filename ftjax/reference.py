@@ -28,8 +28,19 @@ FORMAT = 1  # of what is computed: a change must change it
 
 
 def wanted(x: Experiment) -> bool:
-    """Tells whether a run trains on cached log-probabilities."""
-    return bool(x.config.get("reference", {}).get("cache"))
+    """Tells whether a run trains on cached log-probabilities.
+
+    Raises where they would depend on what else is in a batch: rotary tables that the longest row chooses.
+    """
+    if "reference" not in x.config or not x.config["reference"]["cache"]:
+        return False
+    for rope in (x.model_config.rope, x.model_config.second_rope):
+        if rope and rope.kind in ("longrope", "dynamic") and x.data.length > rope.original_max_position:
+            raise UserError(
+                f"config.reference.cache with {rope.kind} rotary tables and rows of up to {x.data.length} tokens: "
+                f"beyond {rope.original_max_position} they depend on the longest row of a batch; set cache to false"
+            )
+    return True
 
 
 def from_model(x: Experiment, say: Callable[[str], None]) -> Experiment:
@@ -37,9 +48,9 @@ def from_model(x: Experiment, say: Callable[[str], None]) -> Experiment:
 
     To be called before the run's own weights are loaded: the other model's are gone when this returns.
     """
-    other = x.config.get("reference", {}).get("model")
-    if not other:
+    if not wanted(x) or not x.config["reference"]["model"]:
         return x
+    other = x.config["reference"]["model"]
     folder = inference.folder_of(other)
 
     def load() -> tuple[ModelConfig, Any]:
@@ -72,7 +83,7 @@ def _filled(
         raise UserError("config.reference.cache is for one host; set false, and the reference runs in every step")
     c, data = x.config, x.data
     rows: list[Candidates] = [*itertools.chain(*data.train), *data.chosen]
-    ld_alpha = c["loss"].get("ld_alpha", 1.0)
+    ld_alpha = c["loss"].get("ld_alpha", 1.0)  # KTO's losses have none
     key = cache.key(
         what="reference", facts=facts, data=data.hash, dtype=c["model"], ld_alpha=ld_alpha, format=FORMAT
     )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from ftjax import held_out as held_outs
-from ftjax import inference, reference, tree
+from ftjax import inference, reference, reward_report, tree
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter, attach
 from ftjax.algorithms.algorithm import Algorithm, frozen
@@ -278,10 +278,14 @@ def _finish(
         "trainable_parameters": trainable,
         "parameters": total,
         "trainable_share": trainable / total,
+        "reward_model": x.objective.reward,
         **clock.memory(),
     }
     folder.summary(summary)
     _save_result(parts, folder, state)
+    if x.objective.reward:
+        summary |= reward_report.leave(x, parts.base, state.trainable, folder)
+        folder.summary(summary)
     folder.text("answers.jsonl", "".join(json.dumps(row) + "\n" for row in changed))
     plots.draw(folder.path / "metrics.jsonl", folder.path / "plots")
     out.close(summary)

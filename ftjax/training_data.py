@@ -119,6 +119,8 @@ def hold_out(
         c["eval"],
         collator=data.collator,
         length=data.length,
+        layout=c["data"]["layout"],
+        buckets=buckets(c["data"], data.length),
         template_name=name,
         config=config,
         generates=not objective.reward,

@@ -20,7 +20,7 @@ def get_config(arg=""):
         config.loss.label_smoothing = 1e-3
     if arg.loss in WITHOUT_REFERENCE:
         config.reference.kind = "none"
-    config.eval.text = "world:format/heldout?size=8"
+    config.eval.text = "world:reading/heldout?size=8"
     config.eval.kl_prompts = 4
     return config
 

@@ -30,7 +30,7 @@ def of(params: Any, batch: Any, config: ModelConfig, *, ld_alpha: float, squares
     """
     out = decoder.logps(
         params, batch.tokens, batch.targets, batch.weights, config, batch.positions, batch.segments, batch.branches,
-        **({"squares": True} if squares else {}),
+        squares=squares,
     )  # fmt: skip
     # A branch begins with the prompt's last token, which predicts the first of the completion: so a target's branch is
     # that of the token before it.
@@ -47,7 +47,7 @@ def of(params: Any, batch: Any, config: ModelConfig, *, ld_alpha: float, squares
         lengths=total(jnp.ones_like(weights), weights),
         entropy=total(out.entropy, weights),
         correct=total(out.correct, weights),
-        log_sum_squares=total(out.log_sum_squares, weights) if squares else None,
+        log_sum_squares=None if out.log_sum_squares is None else total(out.log_sum_squares, weights),
     )
 
 

@@ -1,4 +1,4 @@
-"""A model -> a Hugging Face folder that AutoModelForCausalLM and AutoTokenizer load, or one in few bits for ftjax.
+"""A model -> a Hugging Face folder that transformers' Auto classes load, or one in few bits for ftjax.
 
 Adapters are merged and weights in few bits made dense layer by layer, while they are written: beside the model itself
 one tensor is in memory.
@@ -18,7 +18,7 @@ import numpy as np
 
 from ftjax import tree
 from ftjax.adapters import attach, merge
-from ftjax.checkpoint import folders, gguf, hf_import, packed, shards
+from ftjax.checkpoint import folders, gguf, hf_import, packed, reward_folder, shards
 from ftjax.errors import UserError
 from ftjax.models import config as model_config
 from ftjax.models.families import _hf
@@ -30,7 +30,8 @@ _TOKENIZER = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "spiece.model"),
     *("chat_template*", "additional_chat_templates"),
 )
-_COPIED = (*_TOKENIZER, "generation_config.json", "LICENSE*", "NOTICE*")
+_GENERATION = "generation_config.json"
+_COPIED = (*_TOKENIZER, _GENERATION, "LICENSE*", "NOTICE*")
 _TEXTS = 1_000_000  # bytes: config, index, card and the like, generously
 
 
@@ -45,14 +46,16 @@ def save(
     stop_ids: Sequence[int] = (),
     template: str | None = None,
     card: str | None = None,
+    reward: reward_folder.Facts | None = None,
 ) -> None:
     """Writes a whole model: weights in `dtype` (None: as they are), config and tokenizer files of `source_dir`.
 
     `dense` may be a base with adapters attached, or in few bits: the file holds W' of the merge (in float32, then in
     `dtype`), never codes. `stop_ids` are added to the end tokens of generation_config.json; `template` takes the place
-    of the tokenizer's chat template; `card` is the README. Above `max_shard_bytes` the weights are split into shards
-    with an index. The folder is read back before it gets its name, and appears whole or not at all; one with content,
-    or a disk without room, is refused. `config` must be what the source's config.json says.
+    of the tokenizer's chat template; `card` is the README. A model with a `score` is written as a reward model, without
+    the head of its language model; `reward` says what else that needs. Above `max_shard_bytes` the weights are split
+    into shards with an index. The folder is read back before it gets its name, and appears whole or not at all; one
+    with content, or a disk without room, is refused. `config` must be what the source's config.json says.
     """
     source = gguf.folder_of(source_dir)
     described = dataclasses.replace(
@@ -63,16 +66,22 @@ def save(
             f.name for f in dataclasses.fields(config) if getattr(config, f.name) != getattr(described, f.name)
         ]
         raise UserError(f"{source}: config.json describes another model than the one to write: {', '.join(differing)}")
+    if (dense.score is not None) != (reward is not None):
+        raise ValueError("save: a reward model needs `reward`, and no other model has it")
     tensors = _tensors(dense, config, dtype)
     kept = dtype or str(tensors[0].dtype)
-    copied = _files(source, _COPIED)
+    copied = [file for file in _files(source, _COPIED) if reward is None or file.name != _GENERATION]
     folders.check_room(out_dir, sum(tensor.nbytes for tensor in tensors) + _size(copied) + _TEXTS)
     with folders.written(out_dir) as folder:
         _copy(copied, folder)
-        _write_config(source, folder, kept, tied=all(tensor.name != "lm_head.weight" for tensor in tensors))
-        _write_stops(source, folder, stop_ids)
+        tied = all(tensor.name != "lm_head.weight" for tensor in tensors)
+        _write_config(source, folder, kept, tied=tied, reward=reward)
+        if reward is None:
+            _write_stops(source, folder, stop_ids)
         if template is not None:
             _write_template(folder, template)
+        if reward is not None:
+            reward_folder.write(folder, reward)
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
         _write_shards(folder, _grouped(tensors, max_shard_bytes))
@@ -119,9 +128,16 @@ def copy_tokenizer(source_dir: str | Path, folder: Path, template: str) -> None:
 
 def _tensors(dense: Any, config: model_config.ModelConfig, dtype: str | None) -> list[shards.Planned]:
     leaves = tree.paths(dense, _is_weight)
+    score = leaves.pop("score", None)
+    if score is not None:
+        leaves.pop("lm_head", None)
     if "lm_head" in leaves:  # also where the source has none: an adapter has changed one of embedding and head
         config = dataclasses.replace(config, tie_embeddings=False)
     places = _hf.family(config.family).names_from_hf(config)
+    if score is not None:
+        places = {name: place for name, place in places.items() if place.path != "lm_head"}
+        places |= {"score.weight": _hf.Place("score", None, True)}
+        leaves |= {"score": score}
     wanted = {piece.path for place in places.values() for piece in place.pieces}
     differing = sorted(leaves.keys() ^ wanted)
     if differing:
@@ -242,7 +258,7 @@ def _write_stops(source: Path, folder: Path, stop_ids: Sequence[int]) -> None:
     """Adds end tokens to generation_config.json; without one, transformers would take those of config.json."""
     if not stop_ids:
         return
-    file = folder / "generation_config.json"
+    file = folder / _GENERATION
     if file.is_file():
         facts = shards.read_json(file, what="the generation config of a model")
     else:
@@ -264,9 +280,15 @@ def _write_template(folder: Path, template: str) -> None:
 
 
 def _write_config(
-    source: Path, folder: Path, dtype: str, *, tied: bool, section: Mapping[str, Any] | None = None
+    source: Path,
+    folder: Path,
+    dtype: str,
+    *,
+    tied: bool,
+    section: Mapping[str, Any] | None = None,
+    reward: reward_folder.Facts | None = None,
 ) -> None:
-    """Writes the source's config.json with the dtype of the new weights, dense or as `section` says, not as there."""
+    """Writes the source's config.json with what is new: dtype, bits as `section` says, a reward model's head."""
     facts = shards.read_json(source / "config.json", what="the config of a Hugging Face checkpoint")
     facts.pop("quantization_config", None)
     if section is not None:
@@ -276,6 +298,8 @@ def _write_config(
         facts["torch_dtype"] = dtype
     if not tied and facts.get("tie_word_embeddings", True):
         facts["tie_word_embeddings"] = False
+    if reward is not None:
+        facts = reward_folder.config(facts, reward)
     _write_json(folder / "config.json", facts)
 
 

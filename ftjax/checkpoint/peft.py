@@ -24,6 +24,7 @@ from ftjax.models import config as model_config
 
 _STEM = "adapter_model"
 FILES = ("adapter_config.json", f"{_STEM}.safetensors", "README.md")
+SCORE = "score.json"  # beside them: what a run puts there to normalise the scores of its reward model
 _TYPES = (lora.LoRA, dora.DoRA, ia3.IA3, vera.VeRA)
 
 
@@ -107,6 +108,12 @@ def load(adapter_dir: str | Path, base: Any, config: model_config.ModelConfig) -
     return jax.tree_util.tree_map_with_path(pick, base, is_leaf=attach.is_weight)
 
 
+def is_reward(adapter_dir: str | Path) -> bool:
+    """Tells by its config whether a PEFT folder holds the adapter of a reward model."""
+    facts = shards.read_json(Path(adapter_dir) / FILES[0], what="the config of a PEFT adapter")
+    return facts.get("task_type") == peft_config.REWARD
+
+
 def _size(parts: list[_Part], weights: dict[str, Any]) -> tuple[int, int]:
     """Returns (in, out) of a module."""
     shapes = [weights[part.path].shape[-2:] for part in parts]
@@ -185,7 +192,7 @@ def save(
     if kinds == ["VeRA"]:
         tensors |= peft_modules.write_projections(list(single.values()))
     facts = _facts(kinds[0], single, modules, tables, base_name, rslora=rslora, reward=score is not None)
-    with folders.written(adapter_dir, replace=FILES if replace else ()) as folder:
+    with folders.written(adapter_dir, replace=(*FILES, SCORE) if replace else ()) as folder:
         (folder / FILES[0]).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         whole = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
         safetensors_numpy.save_file(whole, folder / FILES[1], metadata={"format": "pt"})

@@ -167,7 +167,7 @@ def _encode(
     partners = np.full(len(kept), -1, np.int64)
     if mismatched:
         partners = _partners(kept, max_length, truncation, tok)
-        kept = [_cut(one, _most(kept[n]), max_length, tok) for one, n in zip(kept, partners, strict=True)]
+        kept = [cut(one, _most(kept[n]), max_length, tok) for one, n in zip(kept, partners, strict=True)]
         kept = [_with_partner(one, kept[n]) for one, n in zip(kept, partners, strict=True)]
     for one, length in zip(kept, in_full, strict=True):
         counts.truncated += len(one.prompt) < length
@@ -287,7 +287,7 @@ def _most(one: Candidates) -> int:
     return max(len(ids) for ids in one.completions)
 
 
-def _least(one: Candidates, tok: tokenizer.Tokenizer) -> int:
+def least(one: Candidates, tok: tokenizer.Tokenizer) -> int:
     """Returns the tokens of a prompt that must stay: its BOS and one more."""
     return min(len(one.prompt), 1 + (tok.bos_id is not None and one.prompt[0] == tok.bos_id))
 
@@ -307,17 +307,17 @@ def _fitted(
     if truncation == "drop":
         counts.dropped += 1
         return None
-    if _least(one, tok) + _most(one) > max_length:
+    if least(one, tok) + _most(one) > max_length:
         counts.emptied += 1
         return None
-    return _cut(one, _most(one), max_length, tok)
+    return cut(one, _most(one), max_length, tok)
 
 
-def _cut(one: Candidates, longest: int, max_length: int | None, tok: tokenizer.Tokenizer) -> Candidates:
+def cut(one: Candidates, longest: int, max_length: int | None, tok: tokenizer.Tokenizer) -> Candidates:
     """Returns the row with its prompt cut from the left, but for its BOS, until `longest` more tokens fit."""
     if max_length is None or len(one.prompt) + longest <= max_length:
         return one
-    head = _least(one, tok) - 1
+    head = least(one, tok) - 1
     tail = max_length - longest - head
     return one._replace(prompt=np.concatenate([one.prompt[:head], one.prompt[len(one.prompt) - tail :]]))
 
@@ -329,8 +329,8 @@ def _partners(
     prompts = [one.prompt.tobytes() for one in kept]
     found = np.zeros(len(kept), np.int64)
     for n, one in enumerate(kept):
-        least = _least(one, tok) if truncation == "truncate" else len(one.prompt)
-        room = np.inf if max_length is None else max_length - least
+        stays = least(one, tok) if truncation == "truncate" else len(one.prompt)
+        room = np.inf if max_length is None else max_length - stays
         others = ((n + step) % len(kept) for step in range(1, len(kept)))
         partner = next((m for m in others if prompts[m] != prompts[n] and _most(kept[m]) <= room), None)
         if partner is None:

@@ -1,7 +1,8 @@
 """What a row of preferences may be: a prompt, its completions, and which of them is better.
 
-Accepted columns, first match wins: `input`, `preferred_output`, `non_preferred_output` (OpenAI); `completions` with
-`ranks` or `scores`; `chosen` and `rejected` beside `prompt` (TRL, UltraFeedback), `conversations` (ShareGPT) or
+Accepted columns, first match wins: `input`, `preferred_output`, `non_preferred_output` (OpenAI); `question` with
+`answer_matching_behavior` and `answer_not_matching_behavior` (Anthropic's model-written evaluations); `completions`
+with `ranks` or `scores`; `chosen` and `rejected` beside `prompt` (TRL, UltraFeedback), `conversations` (ShareGPT) or
 `instruction` (Alpaca), or alone (TRL's implicit prompt, HH transcripts); `instruction` and `output: [better, worse]`;
 one completion with `label`, `kto_tag` or `score`. docs/formats.md has an example of each. The forms that a prompt may
 have are in `prompt_forms`. To add a format, add a branch in `from_row` and a function that calls `_made`.
@@ -26,6 +27,7 @@ SCORES = tuple(
 )
 LABELS = ("label", "kto_tag", "score")
 OUTPUTS = ("preferred_output", "non_preferred_output")
+BEHAVIOUR = ("answer_matching_behavior", "answer_not_matching_behavior")
 COLUMNS = (
     *("prompt", "chosen", "rejected", "completion", "completions", "label", "ranks", "scores", "score", "margin"),
     *(*OUTPUTS, "input", "conversations", "messages", "instruction", "output", "kto_tag"),
@@ -54,8 +56,8 @@ class Preference:
 def read(path: str) -> list[Preference]:
     """Returns the preferences of a file, folder or "world:" task; a UserError names the line of a bad row."""
     path = str(path)
-    typed = _typed if csv_file.accepts(path) else lambda row: row
-    return [from_row(typed(row), where) for where, row in records.source(path).read(path)]
+    read_cells = typed if csv_file.accepts(path) else lambda row: row
+    return [from_row(read_cells(row), where) for where, row in records.source(path).read(path)]
 
 
 def recognised(path: str) -> bool:
@@ -67,7 +69,7 @@ def recognised(path: str) -> bool:
 def recognises(row: dict[str, Any]) -> bool:
     """Tells by its columns whether a row holds preferences rather than one answer to learn from."""
     found = {key for key, value in row.items() if value is not None}
-    if found & {"chosen", "rejected", *OUTPUTS, "completions", "kto_tag"}:
+    if found & {"chosen", "rejected", *OUTPUTS, *BEHAVIOUR, "completions", "kto_tag"}:
         return True
     return {"prompt", "completion", "label"} <= found or isinstance(row.get("output"), (list, tuple))
 
@@ -77,6 +79,12 @@ def from_row(row: dict[str, Any], where: str) -> Preference:
     row = {key: value for key, value in row.items() if value is not None}
     if any(name in row for name in OUTPUTS):
         return _openai(row, where)
+    if "question" in row and all(name in row for name in BEHAVIOUR):
+        chosen, rejected = (
+            [{"role": "assistant", "content": records.text(row[name], name, where).strip()}] for name in BEHAVIOUR
+        )
+        turns = {"prompt": [{"role": "user", "content": row["question"]}], "chosen": chosen, "rejected": rejected}
+        return _pair({**records.rest(row, ("question", *BEHAVIOUR)), **turns}, where)
     if "completions" in row:
         return _ranked(row, where)
     if "chosen" in row and "rejected" in row:
@@ -252,7 +260,7 @@ def _number(value: Any, name: str, where: str) -> float:
     return float(value)
 
 
-def _typed(row: dict[str, Any]) -> dict[str, Any]:
+def typed(row: dict[str, Any]) -> dict[str, Any]:
     """Returns the row of a CSV, whose cells are all text, with numbers, truth values and messages read from them."""
     found = dict(row)
     for key, value in row.items():

@@ -28,6 +28,12 @@ def exact_match(row: Mapping[str, Any], prediction: str) -> float:
     return float(prediction.strip() == str(row["messages"][-1]["content"]).strip())
 
 
+def begins_with(row: Mapping[str, Any], prediction: str) -> float:
+    """Returns 1 where the prediction begins with the reference answer, in upper or lower case; else 0."""
+    wanted = str(row["messages"][-1]["content"]).strip().casefold()
+    return float(prediction.strip().casefold().startswith(wanted))
+
+
 def answer(
     complete: Callable[[Sequence[Sequence[int]]], list[str]], items: Sequence[Item], check: Check, *, batch_size: int
 ) -> list[Answer]:

@@ -11,6 +11,7 @@ import ftjax
 from ftjax.runs import provenance
 
 LIBRARIES = {"adapter": "peft", "merged": "transformers", "quantised": "ftjax"}
+LIBRARIES |= {"reward_adapter": "peft", "reward_merged": "transformers"}
 MADE_WITH = ("jax", "jaxlib", "flax", "optax", "transformers", "tokenizers", "safetensors")
 
 
@@ -45,16 +46,18 @@ def model_card(
 ) -> str:
     """Returns the card as Markdown with the front matter that the Hugging Face hub reads.
 
-    `kind` is `adapter` (PEFT), `merged` or `quantised` (a base for ftjax); `trainable` and `total` are numbers of
-    parameters; `tokens` are those that were trained on; `origin` is what was done after training. What is None is not
-    known and left out. Of `versions` the card shows those of `MADE_WITH`. `license` None means that the base states
-    none.
+    `kind` is `adapter` (PEFT), `merged`, `quantised` (a base for ftjax), `reward_adapter` or `reward_merged`;
+    `trainable` and `total` are numbers of parameters; `tokens` are those that were trained on; `origin` is what was
+    done after training. What is None is not known and left out. Of `versions` the card shows those of `MADE_WITH`.
+    `license` None means that the base states none.
     """
     front = [f"base_model: {base}"] if base else []
     front += [f"library_name: {LIBRARIES[kind]}"]
     front += [f"license: {license}"] if license else []
-    front += ["tags:", "- ftjax", *(["- lora"] if kind == "adapter" else [])]
-    what = {"adapter": "An adapter for", "merged": "A merged fine-tune of", "quantised": "In few bits,"}[kind]
+    front += ["tags:", "- ftjax", *(["- lora"] if kind.endswith("adapter") else [])]
+    front += ["- reward-model"] if kind.startswith("reward") else []
+    what = {"adapter": "An adapter for", "merged": "A merged fine-tune of", "quantised": "In few bits,"}
+    what |= {"reward_adapter": "A reward model, as an adapter for", "reward_merged": "A reward model, merged into"}
     known = ", ".join(f"{name} {versions[name]}" for name in MADE_WITH if name in versions)
     share = (
         None if trainable is None or total is None else f"{trainable:,} of {total:,} ({100 * trainable / total:.2f} %)"
@@ -74,7 +77,7 @@ def model_card(
     parts = [
         "---\n" + "\n".join(front) + "\n---",
         f"# {title}",
-        f"{what} `{base}`, made with ftjax.",
+        f"{what[kind]} `{base}`, made with ftjax.",
         _table(("what", "value"), [(name, value.replace("|", "\\|")) for name, value in facts if value is not None]),
     ]
     if metrics:
@@ -91,10 +94,11 @@ def model_card(
 def of_run(folder: Path, kind: str, origin: str | None = None) -> str:
     """Returns the card of what a run made, from the files of its folder; its `summary.json` must be written.
 
-    `origin` says what was done to it since; then the metrics are those before.
+    `origin` says what was done to it since; then the metrics are those before. `kind` is `adapter` or `merged`.
     """
     read = lambda name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     config, base, summary = read("config"), read("base"), read("summary")
+    kind = f"reward_{kind}" if summary.get("reward_model") else kind
     return model_card(
         title=folder.absolute().name,
         kind=kind,
@@ -194,6 +198,17 @@ def _loading(kind: str, base: str) -> str:
             f'model = AutoModelForCausalLM.from_pretrained("{base}")\n'
             'model = PeftModel.from_pretrained(model, "this folder")\n'
             f'tokenizer = AutoTokenizer.from_pretrained("{base}")\n'
+        )
+    if kind.startswith("reward"):
+        adapter, scores = kind == "reward_adapter", "AutoModelForSequenceClassification"
+        return (
+            ("from peft import PeftModel\n" if adapter else "")
+            + f"from transformers import {scores}, AutoTokenizer\n\n"
+            + f'model = {scores}.from_pretrained("{base if adapter else "this folder"}"'
+            + (', num_labels=1)\nmodel = PeftModel.from_pretrained(model, "this folder")\n' if adapter else ")\n")
+            + f'tokenizer = AutoTokenizer.from_pretrained("{base if adapter else "this folder"}")\n'
+            + ("model.config.pad_token_id = ..  # a token that ends no text, and the tokenizer's\n" if adapter else "")
+            + "# The score is read at the last token of a text; (score - mean) / std of score.json normalises it.\n"
         )
     if kind == "quantised":
         return (

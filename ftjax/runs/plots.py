@@ -11,6 +11,7 @@ from ftjax.runs import jsonl
 Series = Mapping[str, list[tuple[int, float]]]  # metric -> (step, value) in order
 EVAL = ("eval_", "eval/")
 STEP = "optimizer step"
+NOISY = ("loss", "grad_norm", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "accuracy")
 BLUE, ORANGE, GREY = "#2f6db5", "#d9741a", "#a8b4c2"
 LINES = (BLUE, ORANGE, "#3a8f4d", "#8a5fb0", "#b3261e", "#1f9aa5", "#8c6d46", "#5b6673")
 
@@ -38,6 +39,29 @@ PLOTS = (
     Plot(
         "loss", "Loss", "nats per trained token", {"loss": "training", "eval_loss": "held out", "eval/loss": "held out"}
     ),
+    Plot(
+        "rewards",
+        "Implicit rewards",
+        "mean of beta log(policy / reference)",
+        {"rewards/chosen": "chosen", "rewards/rejected": "rejected", "rewards/margins": "margin"},
+    ),
+    Plot(
+        "logps",
+        "Log-probabilities of completions",
+        "nats",
+        {"logps/chosen": "chosen", "logps/rejected": "rejected"},
+    ),
+    Plot(
+        "accuracy",
+        "Pairs in the right order",
+        "share",
+        {
+            "rewards/accuracies": "training",
+            "eval_rewards/accuracies": "held out",
+            "accuracy": "training",
+            "eval_accuracy": "held out",
+        },
+    ),
     Plot("learning_rate", "Learning rate", "step size of one update", {"learning_rate": "learning rate"}),
     Plot("grad_norm", "Gradient norm", "global norm before clipping", {"grad_norm": "gradient norm"}, log_scale=True),
     Plot("throughput", "Throughput", "tokens per second", {"tokens_per_second": "tokens per second"}),
@@ -55,7 +79,9 @@ def draw(metrics: Path, folder: Path) -> list[Path]:
     for plot in PLOTS:
         shown = {name: series[name] for name in plot.metrics if series.get(name)}
         if shown:
-            written.append(_one(plot, shown, folder / f"{plot.name}.png"))
+            of_pairs = plot.name == "loss" and ("rewards/margins" in series or "accuracy" in series)
+            unit = "of a pair or completion" if of_pairs else plot.unit
+            written.append(_one(plot, shown, folder / f"{plot.name}.png", unit))
     rest = {name: points for name, points in series.items() if name.startswith(EVAL) and name[5:] != "loss"}
     if rest:
         written.append(_many(rest, folder / "eval.png"))
@@ -82,11 +108,12 @@ def smooth(values: Sequence[float]) -> list[float]:
     return [statistics.median(values[at - width : at + width + 1]) for at, width in enumerate(widths)]
 
 
-def _one(plot: Plot, shown: Series, path: Path) -> Path:
+def _one(plot: Plot, shown: Series, path: Path, unit: str) -> Path:
     drawn, (axes,) = figure(1)
     for name, points in shown.items():
-        color = ORANGE if name.startswith(EVAL) else BLUE
-        _line(axes, points, label=plot.metrics[name], color=color, smoothed=name in ("loss", "grad_norm"))
+        own = LINES[list(shown).index(name)]
+        color = own if plot.name in ("rewards", "logps") else ORANGE if name.startswith(EVAL) else BLUE
+        _line(axes, points, label=plot.metrics[name], color=color, smoothed=not name.startswith(EVAL) and name in NOISY)
     positive = [value for points in shown.values() for _, value in points if math.isfinite(value) and value > 0]
     if plot.log_scale and positive and max(positive) > 20 * min(positive):
         axes.set_yscale("log")
@@ -94,7 +121,7 @@ def _one(plot: Plot, shown: Series, path: Path) -> Path:
         axes.yaxis.set_major_formatter("{x:g}")  # the default puts a factor 1e-5 where the title is
     if plot.name == "throughput":
         axes.set_ylim(bottom=0)
-    label(axes, plot.title, STEP, plot.unit)
+    label(axes, plot.title, STEP, unit)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(frameon=False)
     return save(drawn, path)

@@ -15,12 +15,25 @@ from ftjax.runs import console as consoles
 
 LABELS = {
     "eval_score": "right answers",
+    "eval_reward": "score of its answers",
+    "eval_accuracy": "better one scored higher",
+    "eval_rewards/accuracies": "better one preferred",
+    "eval_rewards/margins": "margin of implicit rewards",
+    "eval_logps/chosen": "log-probability of chosen",
+    "eval_logps/rejected": "log-probability of rejected",
+    "eval_kl": "KL to the reference, nats",
     "eval_loss": "loss, nats a token",
     "eval_perplexity": "perplexity, token",
     "eval_word_perplexity": "perplexity, word",
     "eval_byte_perplexity": "perplexity, byte",
+    "eval_text_perplexity": "perplexity of other text",
     "eval_mean_token_accuracy": "next-token accuracy",
 }
+
+
+def label(name: str, numbers: Mapping[str, Any]) -> str:
+    """Returns what the table calls a number; a loss without a perplexity is not one of tokens."""
+    return "loss" if name == "eval_loss" and "eval_perplexity" not in numbers else LABELS[name]
 
 
 def _print(what: rich.text.Text | rich.table.Table, *, soft_wrap: bool = False) -> None:
@@ -58,9 +71,13 @@ def finished(summary: Mapping[str, Any], folder: Path) -> None:
     if summary["reason"] == "patience":
         say(f"stopped at step {summary['step']:,}: stop.patience evaluations in a row were no better")
     table = rich.table.Table("held-out", "before", "after", title=f"{summary['rows'] or ''} held-out rows".strip())
-    for name, label in LABELS.items():
+    for name in LABELS:
         if name in summary["after"]:
-            table.add_row(label, consoles.short(summary["before"][name]), consoles.short(summary["after"][name]))
+            table.add_row(
+                label(name, summary["after"]),
+                consoles.short(summary["before"][name]),
+                consoles.short(summary["after"][name]),
+            )
     _print(table)
     _samples(summary["samples"], ("prompt", "reference", "before", "after"))
     gigabytes = summary.get("device_memory_peak_bytes", summary["memory_peak_bytes"]) / 1e9
@@ -70,7 +87,10 @@ def finished(summary: Mapping[str, Any], folder: Path) -> None:
         f"{summary['tokens_per_second']:,.0f} tokens/s, peak memory {gigabytes:.2f} GB"
     )
     say(f"everything is in {folder}; try")
-    say(f'  python scripts/generate.py --run {folder} --prompt "..."')
+    if summary["reward_model"]:
+        say(f"  python scripts/score.py --run {folder} --input FILE.jsonl --output SCORED.jsonl")
+    else:
+        say(f'  python scripts/generate.py --run {folder} --prompt "..."')
 
 
 def evaluated(
@@ -78,9 +98,9 @@ def evaluated(
 ) -> None:
     """Prints the table of an evaluation, the sample answers, and where everything is."""
     table = rich.table.Table("held-out", model, title=f"{rows:,} held-out rows")
-    for name, label in LABELS.items():
+    for name in LABELS:
         if name in numbers:
-            table.add_row(label, consoles.short(numbers[name]))
+            table.add_row(label(name, numbers), consoles.short(numbers[name]))
     _print(table)
     _samples(answers, ("prompt", "reference", "answer"))
     say(f"everything is in {folder}: evaluation.json, answers.jsonl")

@@ -21,6 +21,13 @@ MEASURES = {  # of a summary: path in it, and the head of the column
     "after.eval_loss": "loss after",
     "before.eval_score": "score before",
     "after.eval_score": "score after",
+    "before.eval_reward": "reward before",
+    "after.eval_reward": "reward after",
+    "after.eval_rewards/accuracies": "pairs right",
+    "after.eval_rewards/margins": "margin",
+    "after.eval_kl": "KL",
+    "before.eval_text_perplexity": "other text before",
+    "after.eval_text_perplexity": "other text after",
     "trainable_share": "trainable",
     "train_seconds": "seconds",
 }

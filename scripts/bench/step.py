@@ -61,6 +61,13 @@ def pin(cores):
     os.sched_setaffinity(0, sorted(allowed, key=lambda cpu: after.get(cpu, 0) - before.get(cpu, 0))[:cores])
 
 
+def show(result):
+    """Prints the figures, one a line."""
+    width = max(map(len, result))
+    for name, value in result.items():
+        print(f"{name:<{width}}  {value:,.4g}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+
+
 def main(argv):
     """Prints the result and returns the exit status."""
     args = flags(argv)
@@ -77,9 +84,7 @@ def main(argv):
         "quant": args.quant,
     }
     result |= {"seconds_in_all": time.monotonic() - began, "cores": args.cores or os.cpu_count(), "remat": args.remat}
-    width = max(map(len, result))
-    for name, value in result.items():
-        print(f"{name:<{width}}  {value:,.4g}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+    show(result)
     cli.append(args.out, result)
     return 0
 

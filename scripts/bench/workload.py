@@ -102,19 +102,22 @@ def planned(config, name):
     return {path: convert.Few(name, group(shapes[path][-2])) for path in convert.chosen(shapes, hf_import.QUANTISED)}
 
 
-def build(args, shape, batch, length, rank, alpha, rate):
-    """Returns the case that the flags of `step.py` describe."""
+def model(args, shape):
+    """Returns config and base that the flags of `step.py` describe: of a folder, or random."""
     if args.model is not None:
         found = planned(hf_import.read_config(args.model), args.quant)
         config, base = hf_import.load(args.model, found, args.dtype)
-        config = dataclasses.replace(config, remat=args.remat, unroll=args.unroll)
-    else:
-        config = shaped(shape, args.dtype, args.remat, args.unroll)
-        base = params.init(jax.random.key(0), config, args.dtype)
-        few = planned(config, args.quant)
-        base = params.from_paths(
-            {name: convert.leaf(w, few[name], name) if name in few else w for name, w in tree.paths(base).items()}
-        )
+        return dataclasses.replace(config, remat=args.remat, unroll=args.unroll), base
+    config = shaped(shape, args.dtype, args.remat, args.unroll)
+    base, few = params.init(jax.random.key(0), config, args.dtype), planned(config, args.quant)
+    return config, params.from_paths(
+        {name: convert.leaf(w, few[name], name) if name in few else w for name, w in tree.paths(base).items()}
+    )
+
+
+def build(args, shape, batch, length, rank, alpha, rate):
+    """Returns the case that the flags of `step.py` describe."""
+    config, base = model(args, shape)
     rows = examples_of(args, config.vocab_size, batch * (args.steps + args.skip), length)[batch * args.skip :]
     if args.layout == "dataset":
         made = packed_file(rows, batch // 2, length)
@@ -155,8 +158,8 @@ def matmul_rate(size=1024, repeats=6):
     return repeats * 2 * 2 * size**3 / (time.process_time() - began)
 
 
-def measure(case, steps):
-    """Returns the figures of `steps` steps after every shape was compiled."""
+def timed(case, steps):
+    """Returns times and memory of `steps` steps after every shape was compiled."""
     limit, compiled, seconds, losses = jnp.float32(jnp.inf), {}, 0.0, []
     for batch in case.batches:
         if batch.tokens.shape not in compiled:
@@ -176,8 +179,6 @@ def measure(case, steps):
         wall.append(time.monotonic() - began)
         real.append(int((batch.segments > 0).sum()))
         slots.append(batch.tokens.size)
-    rate, flops = matmul_rate(), flops_a_token(case.config, case)
-    per_cpu = sum(real) / sum(cpu)
     return {
         "first_loss": first,
         "last_loss": losses[-1],
@@ -185,13 +186,18 @@ def measure(case, steps):
         "slots_a_step": float(np.mean(slots)),
         "cpu_seconds_a_step": sum(cpu) / len(cpu),
         "wall_seconds_a_step": sum(wall) / len(wall),
-        "tokens_per_cpu_second": per_cpu,
-        "matmul_gflops": rate / 1e9,
-        "step_gflops": per_cpu * flops / 1e9,
-        "share_of_matmul": per_cpu * flops / rate,
-        "mflop_a_token": flops / 1e6,
+        "tokens_per_cpu_second": sum(real) / sum(cpu),
         "compile_seconds": seconds,
         "programs": len(compiled),
         "temporary_mib": max(p.memory_analysis().temp_size_in_bytes for p in compiled.values()) / 2**20,
         "peak_rss_mib": clock.peak_rss() / 2**20,
     }
+
+
+def measure(case, steps):
+    """Returns `timed`, beside a matmul in the same process."""
+    found = timed(case, steps)
+    rate, flops = matmul_rate(), flops_a_token(case.config, case)
+    done = found["tokens_per_cpu_second"] * flops
+    more = {"matmul_gflops": rate / 1e9, "step_gflops": done / 1e9, "share_of_matmul": done / rate}
+    return found | more | {"mflop_a_token": flops / 1e6}

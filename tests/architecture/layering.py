@@ -62,13 +62,19 @@ MAY_IMPORT = {
             "checkpoint",
         ),
     },
+    "scoring": {"errors", "data", "adapters", "models", "checkpoint", "inference"},
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
+    "held_out_preferences": {"errors", "lookup", "data", "evals", "held_out", "inference", "models"},
+    "objective": {"errors", "lookup", "config", "tree", "adapters", "algorithms", "checkpoint", "losses", "models"},
+    "training_data": {"errors", "data", "held_out", "held_out_preferences", "models", "objective"},
     "people": {"errors", "lookup", "config", "tree", "data", "runs", "evals"},
 }
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these
 # The composition roots import anything but this.
 MAY_NOT_IMPORT = {
     "experiment": {"run", "evaluation", "export", "quantization", "sweep", *PROGRAMS},
+    "reference": {"run", "evaluation", "export", "quantization", "sweep", "scoring", *PROGRAMS},
+    "reward_report": {"run", "evaluation", "export", "quantization", "sweep", *PROGRAMS},
     "evaluation": {"run", "export", "quantization", "sweep", *PROGRAMS},
     "run": {"evaluation", "export", "quantization", "sweep", *PROGRAMS},
     "sweep": {"evaluation", "export", "quantization", *PROGRAMS},

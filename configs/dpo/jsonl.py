@@ -1,0 +1,35 @@
+"""DPO, or another loss of pairs, on your own preferences: any form of docs/formats.md, "Preference files".
+
+python scripts/train.py --config configs/dpo/jsonl.py:data=pairs.jsonl[,eval=test.jsonl][,model=FOLDER][,loss=ipo]
+python scripts/train.py --config configs/dpo/jsonl.py:data=pairs.jsonl,adapter=runs/sft/adapter    # go on from SFT
+
+With `adapter` (of the rank and targets of `config.adapter`) the reference is the base with that adapter. `check=NAME`
+scores the answers to held-out prompts, before and after.
+"""
+
+from configs import defaults, models
+from ftjax import config as args
+
+WITHOUT_REFERENCE = ("simpo", "cpo", "orpo", "sft")
+
+
+def get_config(arg=""):
+    arg = args.parse(arg, data="", eval="", model="base", adapter="", loss="dpo", template="", check="", steps=0)
+    config = defaults.dpo()
+    models.use(config, arg.model)
+    config.optimizer.learning_rate /= 10  # of a policy that only moves as far as the pairs say
+    config.data.paths = (arg.data,) if arg.data else ()
+    config.eval.path = arg.eval
+    config.eval.check = arg.check
+    config.eval.kl_prompts = 50
+    config.loss.names = (arg.loss,)
+    if arg.loss in WITHOUT_REFERENCE:
+        config.reference.kind = "none"
+    if arg.template:
+        config.data.template = arg.template
+    if arg.adapter:
+        config.adapter.path = arg.adapter
+        config.reference.kind = "start"
+    if arg.steps:
+        config.steps = arg.steps
+    return config

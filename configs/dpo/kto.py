@@ -1,0 +1,22 @@
+"""KTO on your own labelled completions, or on pairs, which are taken apart.
+
+python scripts/train.py --config configs/dpo/kto.py:data=labels.jsonl[,eval=test.jsonl][,model=FOLDER]
+"""
+
+from configs import defaults, models
+from ftjax import config as args
+
+
+def get_config(arg=""):
+    arg = args.parse(arg, data="", eval="", model="base", template="", check="", steps=0)
+    config = defaults.kto()
+    models.use(config, arg.model)
+    config.optimizer.learning_rate /= 10
+    config.data.paths = (arg.data,) if arg.data else ()
+    config.eval.path = arg.eval
+    config.eval.check = arg.check
+    if arg.template:
+        config.data.template = arg.template
+    if arg.steps:
+        config.steps = arg.steps
+    return config
