@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from ftjax.quant import format as fmt
+from ftjax.train import adam
 
 SMALLEST = 4096  # scalars; a leaf with fewer keeps float32, as bitsandbytes' min_8bit_size has it
 
@@ -32,7 +33,7 @@ class State(struct.PyTreeNode):
 
 
 def scale_by_adam8(*, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Returns Adam's direction (PyTorch's form, as optax.scale_by_adam) with moments kept in 8 bits between steps.
+    """Returns Adam's direction (PyTorch's form, as `adam.scale_by_adam`) with moments kept in 8 bits between steps.
 
     A step uses the moments before they are rounded. A negative first moment that would round to 0 keeps its sign, as
     in bitsandbytes' blockwise kernel.
@@ -47,7 +48,7 @@ def scale_by_adam8(*, b1: float, b2: float, eps: float) -> optax.GradientTransfo
         count = optax.safe_increment(state.count)
         mu = jax.tree.map(lambda g, m: b1 * _read(m, signed=True) + (1 - b1) * g, grads, state.mu)
         nu = jax.tree.map(lambda g, n: b2 * _read(n, signed=False) + (1 - b2) * jnp.square(g), grads, state.nu)
-        first, second = 1 - b1**count, 1 - b2**count
+        first, second = adam.correction(b1, count), adam.correction(b2, count)
         updates = jax.tree.map(lambda m, n: (m / first) / (jnp.sqrt(n / second) + eps), mu, nu)
         write = lambda moments, signed: jax.tree.map(lambda x: _write(x, signed=signed), moments)
         return updates, State(count=count, mu=write(mu, True), nu=write(nu, False))

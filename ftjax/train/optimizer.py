@@ -14,7 +14,7 @@ from optax import contrib
 from ftjax import lookup, tree
 from ftjax.adapters import adapter
 from ftjax.errors import UserError
-from ftjax.train import adam8
+from ftjax.train import adam, adam8
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
 OPTIMIZERS = ("adamw", "adamw8bit", "sgd", "adafactor", "lion", "muon")
@@ -78,7 +78,7 @@ def build(
     if name not in OPTIMIZERS:
         raise UserError(f"there is no optimizer {name!r}.{lookup.suggestion(name, list(OPTIMIZERS))}")
     scalers: dict[str, Callable[[], optax.GradientTransformation]] = {
-        "adamw": lambda: optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        "adamw": lambda: adam.scale_by_adam(b1=b1, b2=b2, eps=eps),
         "adamw8bit": lambda: adam8.scale_by_adam8(b1=b1, b2=b2, eps=eps),
         "sgd": lambda: optax.trace(decay=momentum) if momentum > 0 else optax.identity(),
         "adafactor": lambda: optax.chain(

@@ -147,11 +147,8 @@ def train(ours: Ours, tmp_path, trainer_of, config_of, rows, *, model_of, task: 
         ),
     )
     made.remove_callback(transformers.PrinterCallback)
-    trainable = ours.state.trainable
-    peft.save(tmp_path / "adapter", trainable.replace(score=None), ours.model, None)
+    peft.save(tmp_path / "adapter", ours.state.trainable, ours.model, None)
     tensors = safetensors_numpy.load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    if trainable.score is not None:
-        tensors["base_model.model.score.weight"] = np.ascontiguousarray(np.asarray(trainable.score).T)
     theirs = their_peft.get_peft_model_state_dict(made.model, save_embedding_layers=False)
     assert {name: value.shape for name, value in tensors.items()} == {n: tuple(v.shape) for n, v in theirs.items()}
     their_peft.set_peft_model_state_dict(made.model, {n: torch.from_numpy(v.copy()) for n, v in tensors.items()})
@@ -180,15 +177,17 @@ def of_dpo(row) -> list[list[int]]:
 
 
 def agree(ours: list[dict[str, float]], trainer, names: set[str], *, but_first: frozenset[str] = frozenset()) -> None:
-    """Checks the metrics `names` of every step to 1e-4, those of `but_first` from the second on."""
+    """Checks the metrics `names` of every step, those of `but_first` from the second on.
+
+    5e-5 is twice what rounding makes of log-probabilities near -40; a bias correction of Adam in float32 exceeds it.
+    """
     theirs = [told for told in trainer.state.log_history if "loss" in told]
     assert len(ours) == len(theirs) == STEPS
     assert names == (ours[0].keys() & theirs[0].keys()) - {"entropy", "mean_token_accuracy"}
     for name in sorted(names):
         start = int(name in but_first)
         mine, other = ([told[name] for told in found[start:]] for found in (ours, theirs))
-        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-4, err_msg=name)
-        print(name, np.abs(np.subtract(mine, other)).max(), other[::4])
+        np.testing.assert_allclose(mine, other, rtol=0, atol=5e-5, err_msg=name)
     assert ours[-1]["applied"] == 1
 
 
@@ -228,6 +227,7 @@ def test_the_curve_of_orpo_is_that_of_trl_where_both_mean_the_same_tokens(tmp_pa
         tmp_path, defaults.dpo(), rows, fresh=False, loss__beta=BETA, loss__names=("orpo",), reference__kind="none"
     )
     assert {len(one.prompt) for one in ours.found} == {1}
+    assert len({len(one.completions[0]) for one in ours.found}) == 1
     mine = curve(ours, prefix="shared")
     trainer = train(
         ours, tmp_path, ORPOTrainer, ORPOConfig, rows, model_of=causal, task="CAUSAL_LM", beta=BETA, max_length=128
