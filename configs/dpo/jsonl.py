@@ -30,6 +30,6 @@ def get_config(arg=""):
     if arg.adapter:
         config.adapter.path = arg.adapter
         config.reference.kind = "start"
-    if arg.steps:
-        config.steps = arg.steps
+    config.steps = arg.steps or config.steps
+    config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, config.steps // 10)
     return config

