@@ -81,12 +81,16 @@ RANGES: dict[str, Range] = {
     "eval.generate_batch": COUNT,
     "eval.samples": NEVER_OR,
     "eval.kl_prompts": NEVER_OR,
+    "loss.names": (lambda v: all(isinstance(name, str) for name in v), "names of losses, (dpo, sft)"),
+    "loss.weights": (lambda v: all(isinstance(x, int | float) and 0 < x < math.inf for x in v), "numbers above 0"),
     "loss.beta": POSITIVE,
     "loss.label_smoothing": (
         lambda v: 0 <= v < 0.5,
         "in [0, 0.5): half of the labels flipped tell nothing",
     ),
     "loss.tau": POSITIVE,
+    "loss.gamma": NOT_NEGATIVE,
+    "loss.alpha": (math.isfinite, "a number"),
     "loss.cpo_alpha": NOT_NEGATIVE,
     "loss.ld_alpha": SHARE,
     "loss.desirable_weight": POSITIVE,
@@ -96,7 +100,7 @@ RANGES: dict[str, Range] = {
     "normalise.rows": (lambda v: v >= 2, "at least 2"),
     "reference.sync_every": NEVER_OR,
     "reference.sync_alpha": SHARE,
-    "data.row_length": NEVER_OR,
+    "data.row_length": (lambda v: v >= 0, "at least 0 (0: as long as the largest row needs)"),
     "log.every": NEVER_OR,
     "checkpoint.every": NEVER_OR,
     "checkpoint.keep_last": COUNT,
@@ -170,6 +174,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     tokenizer.check_vocabulary(tok, model_config.vocab_size)
     name = c["data"]["template"] or None
     made = template.load(name, tok) if name or tok.chat_template else None
+    _check_reference(c, tok, model_dir)
     abstract_base = _quantised(c, model_dir, params.abstract(model_config, c["model"]["weights"]))
     mesh = _mesh(c)
     if mesh is not None:
@@ -264,6 +269,18 @@ def _quantised(c: Mapping[str, Any], model_dir: Path, abstract_base: Any) -> Any
             f"{what} freezes the base, and config.adapter.name none trains it; pick an adapter or a dense base"
         )
     return convert.abstract_tree(abstract_base, plan)
+
+
+def _check_reference(c: Mapping[str, Any], tok: tokenizer.Tokenizer, model_dir: Path) -> None:
+    """Raises where the other model that is the reference is not there, or reads other tokens."""
+    if "reference" not in c or not c["reference"]["model"]:
+        return
+    other = c["reference"]["model"]
+    if tokenizer.load(inference.folder_of(other)).fingerprint != tok.fingerprint:
+        raise UserError(
+            f"config.reference.model {other} has another tokenizer than {model_dir}, so its log-probabilities are of "
+            "other tokens; take a model with the same one"
+        )
 
 
 def _derived(x: Experiment) -> dict[str, str]:

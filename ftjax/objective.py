@@ -22,6 +22,13 @@ from ftjax.models.config import ModelConfig
 OF_TYPES = ("dropout", "rslora", "feedforward", "d_initial", "projection_key")  # of config.adapter, for `init_one`
 COUPLED = ("weights", "kl")  # a loss that takes one of these looks at the whole batch
 REWARDS = ("bradley_terry", "pointwise")
+# By algorithm: keys that its config alone has, and the function of configs/defaults.py that makes one.
+OWN = {
+    "sft": (("neftune_alpha",), "sft"),
+    "dpo": (("loss.names", "reference.kind"), "dpo"),
+    "kto": (("loss.desirable_weight", "reference.kind"), "kto"),
+    "reward_model": (("loss.margin_scale",), "reward"),
+}
 Init = Callable[[jax.Array, Any], Any]
 
 
@@ -39,26 +46,47 @@ def build(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Obje
     init = trainable_init(c["adapter"], abstract_base)
     name = c["algorithm"]
     part("algorithm", name, "ftjax.algorithms", "make", also=())
-    if name == "sft":
-        alpha = c["neftune_alpha"]
-        made = sft.make_neftune(init, config, alpha=alpha) if alpha else sft.make(init, config)
-        return Objective(made, "rows")
-    if c["adapter"]["dropout"]:
+    _check_sections(c, name)
+    if name in ("dpo", "kto") and c["adapter"]["dropout"]:
         raise UserError(
             f"config.adapter.dropout is {c['adapter']['dropout']}, but {name} compares two models, which dropout would "
             "make noise of; set 0"
         )
-    build_one = {"dpo": _dpo, "kto": _kto, "reward_model": _reward}.get(name)
-    if build_one is None:
-        raise UserError(f"config.algorithm {name!r} has no section of its own here; take sft, dpo, kto, reward_model")
-    return build_one(c, init, config)
+    return {"sft": _sft, "dpo": _dpo, "kto": _kto, "reward_model": _reward}[name](c, init, config)
+
+
+def _check_sections(c: Mapping[str, Any], name: str) -> None:
+    """Raises where the sections of a config are those of another algorithm than it names."""
+    if name not in OWN:
+        raise UserError(f"config.algorithm {name!r} has no section of its own here; take {', '.join(OWN)}")
+    keys, function = OWN[name]
+    missing = [key for key in keys if key not in configs.flatten(c)]
+    if missing:
+        raise UserError(
+            f"config.algorithm is {name}, but the config has no {missing[0]}, so it is one of another algorithm; take "
+            f"a config file that calls defaults.{function}(), as those in configs/smoke/"
+        )
+
+
+def _sft(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
+    alpha = c["neftune_alpha"]
+    made = sft.make_neftune(init, config, alpha=alpha) if alpha else sft.make(init, config)
+    return Objective(made, "rows")
 
 
 def _dpo(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
     section = c["loss"]
     names, weights = section["names"], section["weights"] or (1.0,) * len(section["names"])
-    if not names or len(weights) != len(names):
-        raise UserError(f"config.loss.names {names} and config.loss.weights {weights} must be as many, at least one")
+    if not names:
+        raise UserError("config.loss.names is empty; name a loss: --config.loss.names=dpo")
+    if len(weights) != len(names):
+        raise UserError(
+            f"config.loss.weights {weights} must be {len(names)} as config.loss.names {names}, or empty (1 each)"
+        )
+    if len(set(names)) < len(names):
+        raise UserError(
+            f"config.loss.names {names} has one twice; name it once, with its weight in config.loss.weights"
+        )
     terms = tuple(_term(name, weight, section) for name, weight in zip(names, weights, strict=True))
     f = _divergence(section, names)
     _whole_batch(c, {term.name: term.needs for term in terms})
@@ -88,8 +116,7 @@ def _term(name: str, weight: float, section: Mapping[str, Any]) -> dpo.Term:
     if name not in known:
         raise UserError(f"config.loss.names has {name!r}.{lookup.suggestion(name, list(known))}")
     function = known[name]
-    smoothing = section["label_smoothing"]
-    if name in ("exo_pair", "robust") and not (smoothing > 0 or name == "robust"):
+    if name == "exo_pair" and not section["label_smoothing"]:
         raise UserError("config.loss.label_smoothing is 0, but exo_pair is not finite without; the paper takes 0.001")
     hyper = {word: section[word] for word in configs.hyper_parameters(function)}
     arrays = frozenset(inspect.signature(function).parameters) - set(hyper)
@@ -108,7 +135,7 @@ def _divergence(section: Mapping[str, Any], names: tuple[str, ...]) -> Callable[
     if wrong:
         raise UserError(
             f"config.loss.divergence {name} goes with losses of a difference of log-ratios "
-            f"({', '.join(divergence.DIFFERENCE_BASED)}), not with {wrong[0]}; set reverse_kl"
+            f"({', '.join(divergence.DIFFERENCE_BASED)}), not with {wrong[0]}; set config.loss.divergence=reverse_kl"
         )
     if name == "alpha_divergence":
         return functools.partial(divergence.alpha_divergence, coefficient=section["alpha"])
@@ -165,34 +192,46 @@ def _whole_batch(c: Mapping[str, Any], needs: Mapping[str, frozenset[str]]) -> N
 def _reference(c: Mapping[str, Any], *, wanted: bool, names: tuple[str, ...]) -> str:
     """Returns how the algorithm comes by the reference; a contradiction is a UserError."""
     section = c["reference"]
-    kind = section["kind"]
+    kind, fixed, path = section["kind"], section["cache"] or section["model"], c["adapter"]["path"]
     if kind not in ("base", "start", "none"):
         raise UserError(f"config.reference.kind is {kind!r}.{lookup.suggestion(kind, ['base', 'start', 'none'])}")
     if wanted and kind == "none":
-        raise UserError(f"config.reference.kind is none, but {names[0]} is held against a reference; set base or start")
-    if not wanted and kind != "none":
-        raise UserError(f"config.reference.kind is {kind}, but {', '.join(names)} needs no reference; set none")
-    fixed = section["cache"] or section["model"]
+        raise UserError(
+            f"config.reference.kind is none, but {names[0]} is held against a reference; set "
+            "config.reference.kind=base, or start"
+        )
+    if not wanted:
+        given = [key for key in ("cache", "model", "sync_every") if section[key]]
+        if kind != "none" or given:
+            what, instead = (
+                ("kind", "none") if kind != "none" else (given[0], {"cache": "false", "model": "''"}.get(given[0], "0"))
+            )
+            raise UserError(
+                f"config.reference.{what} is {section[what]}, but {', '.join(names)} needs no reference; set "
+                f"config.reference.{what}={instead}"
+            )
+        return "none"
     if section["model"] and not section["cache"]:
         raise UserError(
-            "config.reference.model is another model, whose log-probabilities are computed before training; set "
+            f"config.reference.model is {section['model']}, whose log-probabilities are computed before training; set "
             "config.reference.cache=true"
         )
     if section["sync_every"] and (kind != "start" or fixed):
-        raise UserError("config.reference.sync_every moves a copy; set config.reference.kind=start and no cache")
+        raise UserError(
+            f"config.reference.sync_every is {section['sync_every']}, and what it moves is a copy; set "
+            "config.reference.kind=start and config.reference.cache=false, or sync_every=0"
+        )
+    if kind == "base" and path and not section["model"]:
+        raise UserError(
+            "config.reference.kind base with config.adapter.path: training would begin away from its reference; set "
+            "config.reference.kind=start, which is the base with that adapter"
+        )
     if fixed:
-        if kind == "none":
-            raise UserError("config.reference.cache without a reference; set config.reference.kind=base")
         return "cached"
     if kind == "base" and c["adapter"]["name"] == "none":
         raise UserError(
             "config.reference.kind base with config.adapter.name none: full fine-tuning changes the base; set "
-            "config.reference.cache=true (no second copy of the weights), or kind=start (a copy)"
-        )
-    if kind == "base" and c["adapter"]["path"]:
-        raise UserError(
-            "config.reference.kind base with config.adapter.path: DPO would begin away from its reference; set "
-            "kind=start, which is the base with that adapter"
+            "config.reference.cache=true (no second copy of the weights), or config.reference.kind=start (a copy)"
         )
     return str(kind)
 

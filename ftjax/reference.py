@@ -18,7 +18,7 @@ from ftjax import mesh as meshes
 from ftjax.adapters import attach
 from ftjax.algorithms import completions
 from ftjax.checkpoint import hf_import
-from ftjax.data import cache, files, loader, tokenizer
+from ftjax.data import cache, files, loader
 from ftjax.data.candidates import Candidates
 from ftjax.errors import UserError
 from ftjax.experiment import Experiment
@@ -52,12 +52,6 @@ def from_model(x: Experiment, say: Callable[[str], None]) -> Experiment:
         return x
     other = x.config["reference"]["model"]
     folder = inference.folder_of(other)
-    theirs = tokenizer.load(folder)
-    if theirs.fingerprint != x.tokenizer.fingerprint:
-        raise UserError(
-            f"config.reference.model {other} has another tokenizer than {x.model_dir}, so its log-probabilities are of "
-            "other tokens; take a model with the same one"
-        )
 
     def load() -> tuple[ModelConfig, Any]:
         weights = x.config["model"]["weights"]

@@ -153,15 +153,25 @@ def _longest(row: Any) -> int:
 
 def _check(row: candidates.Candidates, objective: Objective) -> None:
     if objective.data == "pairs" and not row.pairs:
+        instead = (
+            "take config.loss.name=pointwise, which learns from labels"
+            if objective.reward
+            else "train with KTO, which learns from labels (configs/smoke/kto.py)"
+        )
         raise UserError(
             f"{row.where}: one completion with a label, but this objective learns from pairs; give chosen and "
-            "rejected, or train with config.algorithm=kto, or a reward model with config.loss.name=pointwise"
+            f"rejected, or {instead}"
         )
     if objective.data == "labels":
+        instead = (
+            "take config.loss.name=bradley_terry, which learns from pairs"
+            if objective.reward
+            else "train with DPO, which learns from pairs (configs/smoke/dpo.py)"
+        )
         if not np.isfinite(row.labels).all():
             raise UserError(
-                f"{row.where}: a completion without a label, which this objective learns from; give 'label', or train "
-                "on pairs with config.algorithm=dpo"
+                f"{row.where}: a completion without a label, which is what this objective learns from; give one, or "
+                f"{instead}"
             )
         outside = [label for label in row.labels if not 0 <= label <= 1]
         if outside:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -46,6 +46,15 @@ def rows(count: int) -> list[dict]:
             ]
         }
         for number in range(count)
+    ]
+
+
+def pairs(count: int) -> list[dict]:
+    """Returns preferences for an answer in the order of the question, all different, of unequal lengths."""
+    return [
+        {"prompt": row["messages"][0]["content"], "chosen": said, "rejected": " ".join(reversed(said[:-1].split()))}
+        for row in rows(count)
+        for said in [row["messages"][1]["content"]]
     ]
 
 
@@ -113,6 +122,24 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A JSONL file of 60 chats for the tiny base; not to be written to."""
     return write_rows(tmp_path_factory.mktemp("rows") / "rows.jsonl", rows(60))
+
+
+@pytest.fixture(scope="session")
+def tiny_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A JSONL file of 40 preferences for the tiny base; not to be written to."""
+    return write_rows(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", pairs(40))
+
+
+def preferences(kind: str, base: Path, data: Path, **changes: Any) -> Any:
+    """Returns the config of a small run on preferences: "dpo", "kto" or "reward", with `reference__kind="start"`."""
+    from ftjax import config as configs
+
+    flat = {name.replace("__", "."): value for name, value in changes.items()}
+    own = {"data.paths": (str(data),), "eval.path": "", "eval.check": "", "data.batch_size": 8}
+    if kind == "dpo":
+        own |= {"eval.text": "", "eval.kl_prompts": 0}
+    config = configs.load(f"{ROOT}/configs/smoke/{kind}.py:model={base}")
+    return configs.override(config, SMALL | own | flat)
 
 
 class Recorder(dict):

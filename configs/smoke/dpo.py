@@ -5,7 +5,6 @@ python scripts/train.py --config configs/smoke/dpo.py:loss=ipo      # or any nam
 """
 
 from configs import defaults
-from configs.smoke import small
 from ftjax import config as args
 
 WITHOUT_REFERENCE = ("simpo", "cpo", "orpo", "sft")
@@ -14,7 +13,7 @@ WITHOUT_REFERENCE = ("simpo", "cpo", "orpo", "sft")
 def get_config(arg=""):
     arg = args.parse(arg, model="base", loss="dpo")
     config = defaults.dpo()
-    small.preferences(config)
+    small(config)
     config.model.path = arg.model
     config.loss.names = (arg.loss,)
     if arg.loss == "exo_pair":
@@ -24,3 +23,20 @@ def get_config(arg=""):
     config.eval.text = "world:reading/heldout?size=8"
     config.eval.kl_prompts = 4
     return config
+
+
+def small(config):
+    """Sets the sizes of a config on preferences so that it runs in seconds."""
+    config.steps = 4
+    config.data.paths = ("world:preferences/train?size=40",)
+    config.data.max_length = 128
+    config.data.batch_size = 4
+    config.optimizer.warmup_steps = 1
+    config.eval.path = "world:preferences/heldout?size=8"
+    config.eval.every = 2
+    config.eval.batch_size = 4
+    config.eval.max_new_tokens = 16
+    config.eval.generate_batch = 8
+    config.eval.samples = 2
+    config.checkpoint.every = 2
+    config.log.wandb = "disabled"

@@ -4,13 +4,13 @@ python scripts/train.py --config configs/smoke/kto.py
 """
 
 from configs import defaults
-from configs.smoke import small
+from configs.smoke import dpo
 from ftjax import config as args
 
 
 def get_config(arg=""):
     arg = args.parse(arg, model="base")
     config = defaults.kto()
-    small.preferences(config)
+    dpo.small(config)
     config.model.path = arg.model
     return config

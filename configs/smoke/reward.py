@@ -4,14 +4,14 @@ python scripts/train.py --config configs/smoke/reward.py
 """
 
 from configs import defaults
-from configs.smoke import small
+from configs.smoke import dpo
 from ftjax import config as args
 
 
 def get_config(arg=""):
     arg = args.parse(arg, model="base")
     config = defaults.reward()
-    small.preferences(config)
+    dpo.small(config)
     config.model.path = arg.model
     config.normalise.rows = 16
     return config

@@ -14,7 +14,8 @@ from ftjax.models.config import ModelConfig
 class Completions(NamedTuple):
     """Sums over the counted tokens of every completion, [B, C] float32; 0 where there is none."""
 
-    logps: jax.Array
+    logps: jax.Array  # tokens past the shorter completion of a pair times ld_alpha
+    whole: jax.Array  # log-probabilities with every counted token in full
     lengths: jax.Array  # counted tokens
     entropy: jax.Array  # carries no gradient
     correct: jax.Array  # tokens that are the most likely ones; carries no gradient
@@ -37,9 +38,12 @@ def of(params: Any, batch: Any, config: ModelConfig, *, ld_alpha: float, squares
     member_BTC = (batch.branches[..., None] == places).astype(jnp.float32)
     total = lambda values_BT, weights_BT: jnp.einsum("BT,BTC->BC", values_BT * weights_BT, member_BTC)
     weights = batch.weights
-    by_length = weights if ld_alpha == 1 else weighting.length_desensitized(weights, batch.beyond, ld_alpha=ld_alpha)
+    logps = whole = total(out.logps, weights)
+    if ld_alpha != 1:
+        logps = total(out.logps, weighting.length_desensitized(weights, batch.beyond, ld_alpha=ld_alpha))
     return Completions(
-        logps=total(out.logps, by_length),
+        logps=logps,
+        whole=whole,
         lengths=total(jnp.ones_like(weights), weights),
         entropy=total(out.entropy, weights),
         correct=total(out.correct, weights),

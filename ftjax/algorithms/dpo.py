@@ -92,8 +92,8 @@ def make(
             metrics |= preference.metrics(policy, held, beta=beta)
         if wpo:
             assert mine.log_sum_squares is not None
-            squares = completions.pairs(jax.lax.stop_gradient(mine.log_sum_squares), batch)
-            total *= weighting.wpo(jax.lax.stop_gradient(policy), squares, lengths=lengths)
+            whole, squares = (completions.pairs(x, batch) for x in (mine.whole, mine.log_sum_squares))
+            total *= weighting.wpo(whole, squares, lengths=lengths)
         shape = batch.pair_weights.shape
         return total.reshape(shape), batch.pair_weights, {name: x.reshape(shape) for name, x in metrics.items()}
 

@@ -45,8 +45,7 @@ def make(init: Init, config: ModelConfig, *, margin_scale: float, centring: floa
     """
 
     def loss(trainable: Any, base: Any, batch: Any, key: jax.Array | None) -> tuple[jax.Array, jax.Array, Metrics]:
-        del key
-        chosen, rejected = completions.pairs(scores(attach.attach(base, trainable), batch, config), batch)
+        chosen, rejected = completions.pairs(scores(attach.attach(base, trainable, key), batch, config), batch)
         values, metrics = reward.bradley_terry(chosen, rejected, margin=margin_scale * batch.margins.reshape(-1))
         if centring:
             extra, told = reward.centring(chosen, rejected, coefficient=centring)
@@ -61,8 +60,7 @@ def make_pointwise(init: Init, config: ModelConfig) -> Algorithm:
     """Returns the algorithm of labels between 0 and 1 for single completions: binary cross entropy."""
 
     def loss(trainable: Any, base: Any, batch: Any, key: jax.Array | None) -> tuple[jax.Array, jax.Array, Metrics]:
-        del key
-        found = scores(attach.attach(base, trainable), batch, config)
+        found = scores(attach.attach(base, trainable, key), batch, config)
         values, metrics = reward.pointwise(found.reshape(-1), labels=batch.labels.reshape(-1))
         metrics = {name: x.reshape(found.shape) for name, x in metrics.items()}
         return values.reshape(found.shape), batch.label_weights, metrics
