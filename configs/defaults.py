@@ -11,7 +11,7 @@ def sft() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.algorithm = "sft"
     config.seed = 0
-    config.steps = 200
+    config.steps = 200  # 0: one epoch
 
     config.model = {
         "path": "base",  # the embedded base, or a Hugging Face folder
@@ -151,6 +151,7 @@ def reward() -> ml_collections.ConfigDict:
         "rows": 256,  # at most
     }
     _preferences(config)
+    config.steps = 0
     config.optimizer.learning_rate = 1e-4
     return config.lock()
 
@@ -158,6 +159,8 @@ def reward() -> ml_collections.ConfigDict:
 def _preferences(config: ml_collections.ConfigDict) -> None:
     """Sets what is read and held out where a config learns from preferences."""
     del config.data.train_on
+    # A loss of pairs comes near 0 or goes below, so ten times the median of the last ones is nothing unusual.
+    config.stop.spike_factor = 0.0
     config.data.paths = ("world:preferences/train?size=1000",)
     config.data.equal = "drop"  # pairs that differ in white space alone: drop | error
     config.data.prefix = "shared"  # a prompt is in a row once for all its completions, or "repeated" for each

@@ -43,7 +43,7 @@ SHARE: Range = (lambda v: 0 <= v <= 1, "between 0 and 1")
 BELOW_ONE: Range = (lambda v: 0 <= v < 1, "in [0, 1)")
 RANGES: dict[str, Range] = {
     "seed": (lambda v: 0 <= v < 2**32, "between 0 and 2^32 - 1"),
-    "steps": COUNT,
+    "steps": (lambda v: v >= 0, "at least 0 (0: one epoch)"),
     "microbatches": COUNT,
     "model.unroll": COUNT,
     "quant.group": (lambda v: v == 0 or v >= 2, "at least 2 (0: the format's own)"),
@@ -181,6 +181,14 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         meshes.check_groups(mesh, abstract_base, params.axes(model_config))
     aim = objective.build(c, abstract_base, model_config)
     start = objective.start(c["adapter"], abstract_base, model_config)
+    shard = loader.Shard(jax.process_index(), jax.process_count())
+    data = training_data.read(c, aim, tok, name, shard)
+    asked = training_data.hold_out(data, aim, tok, c, model_config, name)
+    training_data.check_context(model_config, (*itertools.chain(*data.train), *data.chosen), asked)
+    stream = data.stream(data.train)
+    if not c["steps"]:
+        c["steps"] = math.ceil(stream.batches_per_epoch)
+        c["optimizer"]["warmup_steps"] = min(c["optimizer"]["warmup_steps"], c["steps"] // 10)
     o = dict(c["optimizer"])
     rate = optimizer.schedule(
         steps=c["steps"],
@@ -195,10 +203,6 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     if start is not None:
         objective.check_start(c["adapter"], start, abstract_state.trainable)
     shardings = states.shardings(mesh, abstract_state, params.axes(model_config), offload=offload)
-    shard = loader.Shard(jax.process_index(), jax.process_count())
-    data = training_data.read(c, aim, tok, name, shard)
-    asked = training_data.hold_out(data, aim, tok, c, model_config, name)
-    training_data.check_context(model_config, (*itertools.chain(*data.train), *data.chosen), asked)
     built = Experiment(
         config=c,
         model_dir=model_dir,
@@ -206,7 +210,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         tokenizer=tok,
         template=made,
         stop_ids=chat.stop_ids(tok, made),
-        loader=data.stream(data.train),
+        loader=stream,
         data=data,
         held_out=asked,
         mesh=mesh,
@@ -288,7 +292,7 @@ def _derived(x: Experiment) -> dict[str, str]:
     c = x.config
     trained = adapter.trained(x.abstract_state.trainable)
     trainable, total = tree.count(trained), tree.count(x.abstract_base)
-    positions = c["data"]["batch_size"] * c["data"]["max_length"]
+    positions = c["data"]["batch_size"] * x.data.length
     epochs = c["steps"] / x.loader.batches_per_epoch
     held = c["eval"]["path"] or f"{c['data']['paths'][0]}, not trained on"
     return {

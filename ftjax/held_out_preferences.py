@@ -88,8 +88,8 @@ class HeldOutPreferences(NamedTuple):
         return (
             f"warning: the chosen completions have lost {fallen:.1f} nats (log-probability {before[chosen]:.1f} -> "
             f"{now[chosen]:.1f}) while the margin grew ({before[margin]:.2f} -> {now[margin]:.2f}): the policy moves "
-            "to text that is in no pair. Add the SFT term (config.loss.names=\"('dpo', 'sft')\"), lower the learning "
-            "rate, or raise config.loss.beta"
+            "to text that is in no pair. Lower the learning rate, raise config.loss.beta, or add the SFT term (of "
+            "pairs: config.loss.names=\"('dpo', 'sft')\")"
         )
 
 
@@ -123,24 +123,26 @@ def build(
     check = lookup.lookup("ftjax.evals", section["check"]) if section["check"] and generates else None
     shard = loader.Shard(jax.process_index(), jax.process_count())
     by_place = {record.where: record for record in source}
-    asked = rows if check else rows[: section["samples"]] if generates else ()
+    asked = [row for row in rows if best(row) is not None] if generates else []
+    asked = asked if check else asked[: section["samples"]]
     items = [_item(row, by_place[row.where], tok) for row in asked]
     if check and items:
         held_out.try_check(check, section["check"], items[0], rows[0].where)
     text = None
     if section["text"] and generates:
         ordinary, _ = encode.encode_file(
-            section["text"], tok, template_name=template_name, max_length=length, truncation="drop",
+            section["text"], tok, template_name=template_name, max_length=config.context, truncation="drop",
             train_on="assistant",
         )  # fmt: skip
         ordinary = ordinary[: section["rows"]]
+        longest = -(-max(len(one.ids) for one in ordinary) // 64) * 64
         text = Text(
             batches=loader.eval_batches(
                 ordinary,
                 collator=arrays.EXAMPLES,
                 layout="packed",
                 batch_size=section["batch_size"],
-                length=length,
+                length=longest,
                 buckets=(),
                 shard=shard,
             ),
@@ -168,10 +170,20 @@ def build(
     )
 
 
+def best(row: candidates.Candidates) -> int | None:
+    """Returns which completion is the worse one of no pair, or has the highest label; None where all are bad."""
+    if row.pairs:
+        worse = {n for _, n in row.pairs}
+        return next(n for n, _ in row.pairs if n not in worse)
+    top = max(range(len(row.labels)), key=lambda n: row.labels[n])
+    return top if row.labels[top] > 0 else None
+
+
 def _item(row: candidates.Candidates, record: preferences.Preference, tok: tokenizer.Tokenizer) -> tasks.Item:
     """Returns the prompt of a row as a question, whose reference is the best completion."""
-    best = row.pairs[0][0] if row.pairs else 0
-    reference = tok.decode(row.completions[best].tolist(), skip_special=True).strip()
+    at = best(row)
+    assert at is not None
+    reference = tok.decode(row.completions[at].tolist(), skip_special=True).strip()
     prompt = record.prompt
     turns = (
         [{"role": "user", "content": prompt}]

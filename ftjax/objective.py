@@ -52,7 +52,19 @@ def build(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Obje
             f"config.adapter.dropout is {c['adapter']['dropout']}, but {name} compares two models, which dropout would "
             "make noise of; set 0"
         )
-    return {"sft": _sft, "dpo": _dpo, "kto": _kto, "reward_model": _reward}[name](c, init, config)
+    made = {"sft": _sft, "dpo": _dpo, "kto": _kto, "reward_model": _reward}[name](c, init, config)
+    if made.reward:
+        _check_head(jax.eval_shape(lambda base: init(jax.random.key(0), base), abstract_base))
+    return made
+
+
+def _check_head(trainable: Any) -> None:
+    """Raises where a reward model would train the head of a language model, which it does not have."""
+    if trainable.lm_head is not None:
+        raise UserError(
+            "config.adapter trains lm_head, but a reward model has a head of one number in its place; take it out of "
+            "targets and modules_to_save"
+        )
 
 
 def _check_sections(c: Mapping[str, Any], name: str) -> None:
@@ -88,6 +100,16 @@ def _dpo(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
             f"config.loss.names {names} has one twice; name it once, with its weight in config.loss.weights"
         )
     terms = tuple(_term(name, weight, section) for name, weight in zip(names, weights, strict=True))
+    if section["label_smoothing"] and not any("label_smoothing" in term.hyper for term in terms):
+        raise UserError(
+            f"config.loss.label_smoothing is {section['label_smoothing']}, which {', '.join(names)} does not take; "
+            "set 0"
+        )
+    if section["ld_alpha"] != 1 and any("lengths" in term.needs for term in terms):
+        raise UserError(
+            f"config.loss.ld_alpha is {section['ld_alpha']}, which makes tokens lighter in a sum; "
+            f"{', '.join(t.name for t in terms if 'lengths' in t.needs)} is of means over tokens; set 1"
+        )
     f = _divergence(section, names)
     _whole_batch(c, {term.name: term.needs for term in terms})
     kind = _reference(c, wanted=any("reference" in term.needs for term in terms), names=names)
@@ -102,7 +124,13 @@ def _dpo(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
         reference=kind,
         sync=dpo.Sync(c["reference"]["sync_every"], c["reference"]["sync_alpha"]),
     )
-    return Objective(made, "pairs")
+    return Objective(_held_against_base(made, c), "pairs")
+
+
+def _held_against_base(made: Algorithm, c: Mapping[str, Any]) -> Algorithm:
+    """Returns the algorithm, measured against its base where the loss runs no reference: it is there, and free."""
+    alone = not (c["adapter"]["path"] or c["reference"]["model"] or c["adapter"]["name"] == "none")
+    return made._replace(reference=lambda base: base) if made.reference is None and alone else made
 
 
 def _term(name: str, weight: float, section: Mapping[str, Any]) -> dpo.Term:
@@ -120,7 +148,8 @@ def _term(name: str, weight: float, section: Mapping[str, Any]) -> dpo.Term:
         raise UserError("config.loss.label_smoothing is 0, but exo_pair is not finite without; the paper takes 0.001")
     hyper = {word: section[word] for word in configs.hyper_parameters(function)}
     arrays = frozenset(inspect.signature(function).parameters) - set(hyper)
-    return dpo.Term(name=name, loss=functools.partial(function, **hyper), needs=arrays, weight=weight)
+    bound = functools.partial(function, **hyper)
+    return dpo.Term(name=name, loss=bound, needs=arrays, hyper=frozenset(hyper), weight=weight)
 
 
 def _divergence(section: Mapping[str, Any], names: tuple[str, ...]) -> Callable[[jax.Array], jax.Array] | None:
@@ -159,7 +188,7 @@ def _kto(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
         reference=_reference(c, wanted=True, names=(section["name"],)),
         sync=dpo.Sync(c["reference"]["sync_every"], c["reference"]["sync_alpha"]),
     )
-    return Objective(made, "labels", mismatched="kl" in needs)
+    return Objective(_held_against_base(made, c), "labels", mismatched="kl" in needs)
 
 
 def _reward(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
@@ -276,25 +305,30 @@ def start(section: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -
 
 
 def check_start(section: Mapping[str, Any], given: Any, trainable: Any) -> None:
-    """Raises where the adapters to go on from are not of the kind, targets and ranks of the config."""
-    theirs = {name: leaf.shape for name, leaf in tree.paths(given).items() if name != "score"}
-    ours = {name: leaf.shape for name, leaf in tree.paths(trainable).items() if name != "score"}
+    """Raises where the adapters to go on from are not of the kind, targets, ranks and scales of the config."""
+    if given.score is not None and trainable.score is None:
+        raise UserError(
+            f"config.adapter.path {section['path']} is that of a reward model, which writes nothing; give the adapter "
+            "of a run that does"
+        )
+    at = lambda tree_of: tree.paths(tree_of.replace(score=None), adapter.is_adapter)
+    theirs, ours = at(given), at(trainable)
     for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
+        one, other = (_described(nodes.get(name)) for nodes in (theirs, ours))
+        if one != other:
             raise UserError(
-                f"config.adapter.path {section['path']}: {name} is {theirs.get(name)} there and {ours.get(name)} "
-                "by config.adapter; set name, targets and rank to those of the adapter"
+                f"config.adapter.path {section['path']}: {name} is {one} there and {other} by config.adapter; set "
+                "name, targets, rank, alpha and the like to those of the adapter"
             )
-    scales = [
-        {name: getattr(node, "scale", None) for name, node in tree.paths(one, adapter.is_adapter).items()}
-        for one in (given, trainable)
-    ]
-    for name, scale in scales[0].items():
-        if name != "score" and scale != scales[1][name]:
-            raise UserError(
-                f"config.adapter.path {section['path']}: {name} is scaled by {scale} there and by "
-                f"{scales[1][name]} by config.adapter; set alpha and rslora to those of the adapter"
-            )
+
+
+def _described(node: Any) -> str:
+    """Returns kind, shapes and constants of an adapter in words; dropout, which holds for training alone, not."""
+    if not adapter.is_adapter(node):
+        return "none" if node is None else f"a copy {tuple(node.shape)}"
+    fields = {name: getattr(node, name) for name in node.__dataclass_fields__ if name != "dropout"}
+    shown = {name: tuple(value.shape) if hasattr(value, "shape") else value for name, value in fields.items()}
+    return f"{type(node).__name__}({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
 
 def pattern(text: str, kind: type, name: str) -> dict[str, Any]:

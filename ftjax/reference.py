@@ -6,6 +6,7 @@ weights while it trains. They lie under a hash of all that they depend on: weigh
 
 from collections.abc import Callable
 import dataclasses
+import hashlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,26 @@ def wanted(x: Experiment) -> bool:
     return True
 
 
+def inputs(x: Experiment) -> dict[str, dict[str, str]]:
+    """Returns what a run starts from or is held against beside its base, by the file in its folder that keeps it."""
+    found = {}
+    path = x.config["adapter"]["path"]
+    if path:
+        found["start.json"] = {"path": path, "hash": _digest(path)}
+    if wanted(x) and x.config["reference"]["model"]:
+        other = x.config["reference"]["model"]
+        found["reference.json"] = {"path": other, "hash": hf_import.content_hash(inference.folder_of(other))}
+    return found
+
+
+def _digest(adapter: str) -> str:
+    """Returns what stands for an adapter folder."""
+    folder = Path(adapter).expanduser()
+    return hashlib.sha256(
+        "".join(files.digest(folder / name) for name in ("adapter_config.json", "adapter_model.safetensors")).encode()
+    ).hexdigest()
+
+
 def from_model(x: Experiment, say: Callable[[str], None]) -> Experiment:
     """Returns the experiment with the log-probabilities of config.reference.model, if there is one.
 
@@ -69,8 +90,7 @@ def from_base(x: Experiment, base: Any, say: Callable[[str], None]) -> Experimen
     facts = {
         "model": hf_import.content_hash(x.model_dir),
         "quant": x.config["quant"],
-        "adapter": files.digest(Path(path).expanduser() / "adapter_model.safetensors") if path else "",
-        "adapter_config": files.digest(Path(path).expanduser() / "adapter_config.json") if path else "",
+        "adapter": _digest(path) if path else "",
     }
     start = None if x.start is None else x.start.replace(score=None)
     return _filled(x, facts, lambda: (x.model_config, attach.attach(base, start)), say)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ftjax.data import completions
 from ftjax.data.candidates import Candidates
 from ftjax.errors import UserError
 from ftjax.evals import preference
@@ -26,9 +25,8 @@ def leave(x: Experiment, base: Any, trainable: Any, folder: Folder) -> dict[str,
     scorer = Scorer(x.model_dir, x.model_config, base, (model,), x.tokenizer, x.template)
     section = x.config["normalise"]
     where = section["path"] or "completions of the training rows"
-    if section["path"]:
-        rows = [one for row in completions.read(section["path"]) for one in row.completions][: section["rows"]]
-        raw = scorer.score_rows(rows, raw=True, truncate=True).each[0].astype(np.float64)
+    if x.data.normalise:
+        raw = scorer.score_rows(x.data.normalise, raw=True, truncate=True).each[0].astype(np.float64)
     else:
         texts = itertools.islice(_texts(itertools.chain(*x.data.train)), section["rows"])
         raw = scorer.of(model, list(texts))
@@ -36,9 +34,8 @@ def leave(x: Experiment, base: Any, trainable: Any, folder: Folder) -> dict[str,
         raise UserError(
             f"the scores of {len(raw)} {where} have no variance; normalise on others (config.normalise.path)"
         )
-    kept = "model" if x.config["adapter"]["name"] == "none" else "adapter"
     norm = {"mean": float(raw.mean()), "std": float(raw.std()), "completions": len(raw), "of": where}
-    folder.json(f"{kept}/score.json", norm)
+    folder.json("adapter/score.json", norm)
     held = [row for row in x.data.chosen if row.pairs]
     if not held:
         return {"normalisation": norm}

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ftjax import config as configs
 from ftjax import held_out, held_out_preferences
 from ftjax.data import batch as arrays
-from ftjax.data import candidates, encode, loader, preference_batch, preferences, records, tokenizer
+from ftjax.data import candidates, completions, encode, loader, preference_batch, preferences, records, tokenizer
 from ftjax.errors import UserError
 from ftjax.models.config import ModelConfig
 from ftjax.objective import Objective
@@ -28,6 +29,7 @@ class Data(NamedTuple):
     collator: arrays.Collator
     length: int  # of a packed row
     stream: Callable[[Sequence[Sequence[Any]]], loader.Loader]  # training sets -> their batches
+    normalise: list[Any]  # preferences of one completion each, on which a reward model is normalised; may be none
     hash: str  # of the tokens of all rows, trained on or held out: a resumed run must find the same
 
 
@@ -81,8 +83,10 @@ def read(
         train[0] = [train[0][i] for i in kept]
     collator, length = arrays.EXAMPLES, d["max_length"]
     if objective.data != "rows":
-        for row in (*itertools.chain(*train), *chosen):
+        whole = (*itertools.chain(*train), *chosen)
+        for row in whole:
             _check(row, objective)
+        _check_loss(c, whole)
         length = _row_length(d, (*itertools.chain(*train), *chosen))
         collator = preference_batch.collator(
             [*train, chosen], layout=d["layout"], length=length, prefix=d["prefix"]
@@ -98,7 +102,12 @@ def read(
         seed=c["seed"],
         shard=shard,
     )
-    return Data(train, chosen, source, told, collator, length, stream, _hash((*itertools.chain(*train), *chosen)))
+    others = []
+    if objective.reward and c["normalise"]["path"]:
+        read_ = completions.read(c["normalise"]["path"])
+        others = [one for row in read_ for one in row.completions][: c["normalise"]["rows"]]
+    known = _hash((*itertools.chain(*train), *chosen))
+    return Data(train, chosen, source, told, collator, length, stream, others, known)
 
 
 def hold_out(
@@ -176,6 +185,23 @@ def _check(row: candidates.Candidates, objective: Objective) -> None:
         outside = [label for label in row.labels if not 0 <= label <= 1]
         if outside:
             raise UserError(f"{row.where}: score {outside[0]} is no label; give labels, or scores between 0 and 1")
+
+
+def _check_loss(c: Mapping[str, Any], rows: Sequence[candidates.Candidates]) -> None:
+    """Raises where a setting of the loss has nothing to work on in these rows."""
+    values = configs.flatten(c)
+    if "loss.ld_alpha" in values and values["loss.ld_alpha"] != 1:
+        many = next((row for row in rows if len(row.completions) != 2), None)
+        if many is not None:
+            raise UserError(
+                f"{many.where}: {len(many.completions)} completions, but config.loss.ld_alpha compares the lengths of "
+                "two; set 1"
+            )
+    if "loss.margin_scale" in values and values["loss.margin_scale"] and not any(any(row.margins) for row in rows):
+        raise UserError(
+            f"config.loss.margin_scale is {values['loss.margin_scale']}, but no row has a margin; set 0, or give "
+            "margins"
+        )
 
 
 def _row_length(d: Mapping[str, Any], rows: Iterable[candidates.Candidates]) -> int:

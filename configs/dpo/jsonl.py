@@ -25,7 +25,8 @@ def get_config(arg=""):
         config.data.template = arg.template
     if arg.adapter:
         config.adapter.path = arg.adapter
-        config.reference.kind = "start"
+        if config.reference.kind != "none":
+            config.reference.kind = "start"
     if arg.steps:
         config.steps = arg.steps
         config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, arg.steps // 10)

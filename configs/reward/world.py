@@ -11,7 +11,6 @@ from ftjax import config as args
 def get_config(arg=""):
     arg = args.parse(arg, debug=False)
     config = defaults.reward()
-    config.steps = 125  # one epoch of 2,000 pairs
     config.data.paths = ("world:preferences/train?size=2000",)
     config.data.max_length = 128
     config.data.layout = "padded"

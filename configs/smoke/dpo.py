@@ -4,10 +4,8 @@ python scripts/train.py --config configs/smoke/dpo.py
 python scripts/train.py --config configs/smoke/dpo.py:loss=ipo      # or any name of docs/preferences.md for pairs
 """
 
-from configs import defaults
+from configs import defaults, losses
 from ftjax import config as args
-
-WITHOUT_REFERENCE = ("simpo", "cpo", "orpo", "sft")
 
 
 def get_config(arg=""):
@@ -15,11 +13,7 @@ def get_config(arg=""):
     config = defaults.dpo()
     small(config)
     config.model.path = arg.model
-    config.loss.names = (arg.loss,)
-    if arg.loss == "exo_pair":
-        config.loss.label_smoothing = 1e-3
-    if arg.loss in WITHOUT_REFERENCE:
-        config.reference.kind = "none"
+    losses.use(config, arg.loss)
     config.eval.text = "world:reading/heldout?size=8"
     config.eval.kl_prompts = 4
     return config

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-Metrics = dict[str, jax.Array]
+Metrics = dict[str, Any]  # an array as the loss, whose weights hold for it, or a `losses.reduce.Weighted`
 
 
 class Frozen(NamedTuple):

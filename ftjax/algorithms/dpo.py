@@ -22,8 +22,6 @@ from ftjax.losses import preference, weighting
 from ftjax.losses.preference import PairLogps
 from ftjax.models.config import ModelConfig
 
-DATA = "preferences"
-REFERENCES = ("base", "start", "cached", "none")
 Init = Callable[[jax.Array, Any], Any]
 
 
@@ -34,6 +32,7 @@ class Term(NamedTuple):
     loss: Callable[..., preference.Loss]  # with its hyper-parameters
     needs: frozenset[str]  # of policy, reference, lengths, weights: what it takes
     weight: float
+    hyper: frozenset[str] = frozenset()  # names of its hyper-parameters
 
 
 class Sync(NamedTuple):

@@ -16,8 +16,6 @@ from ftjax.algorithms.algorithm import Algorithm, Metrics
 from ftjax.losses import unpaired
 from ftjax.models.config import ModelConfig
 
-DATA = "preferences"
-
 
 def make(
     init: dpo.Init,
@@ -49,10 +47,10 @@ def make(
         if "kl" in needs:
             given["kl"] = unpaired.mismatched_kl(policy, held, weights=batch.mismatched.reshape(-1))
         values, told = loss_of(**{name: given[name] for name in needs})
-        metrics = unpaired.metrics(policy, held, desirable=desirable, weights=weights, beta=beta)
+        metrics: Metrics = dict(unpaired.metrics(policy, held, desirable=desirable, weights=weights, beta=beta))
         metrics |= {name: told[name] for name in ("kl",) if name in told}
         shape = batch.label_weights.shape
-        return values.reshape(shape), batch.label_weights, {name: x.reshape(shape) for name, x in metrics.items()}
+        return values.reshape(shape), batch.label_weights, jax.tree.map(lambda x: x.reshape(shape), metrics)
 
     return Algorithm(
         init=init,

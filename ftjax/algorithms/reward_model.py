@@ -18,8 +18,6 @@ from ftjax.losses import reward
 from ftjax.models import decoder
 from ftjax.models.config import ModelConfig
 
-DATA = "preferences"
-
 
 def scores(params: Any, batch: Any, config: ModelConfig) -> jax.Array:
     """Returns the score of every completion of a PreferenceBatch, float32 [B, C]; anything where there is none."""

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ftjax.losses import reduce
+
 
 class Units(NamedTuple):
     """What the supervised part of a set consists of."""
@@ -30,22 +32,23 @@ def evaluate(
 ) -> dict[str, float]:
     """Returns `eval_loss` in nats a token, its perplexities, and the means of the loss's own metrics.
 
-    `sums(batch)` gives the summed loss, the summed weight and the summed metrics of a batch.
+    `sums(batch)` gives the summed loss, the summed weight and the totals of the metrics (`losses.reduce`) of a batch.
     """
     loss, weight = 0.0, 0.0
-    metrics: dict[str, float] = {}
+    metrics: dict[str, tuple[float, float]] = {}
     for batch in batches:
         batch_loss, batch_weight, batch_metrics = sums(batch)
         loss, weight = loss + float(batch_loss), weight + float(batch_weight)
-        for name, value in batch_metrics.items():
-            metrics[name] = metrics.get(name, 0.0) + float(value)
+        for name, (value, part) in batch_metrics.items():
+            total, whole = metrics.get(name, (0.0, 0.0))
+            metrics[name] = (total + float(value), whole + float(part))
     numbers = {"eval_loss": loss / weight, "eval_perplexity": _exp(loss / weight)}
     if size.words:
         numbers["eval_word_perplexity"] = _exp(loss / size.words)
     if size.bytes:
         numbers["eval_byte_perplexity"] = _exp(loss / size.bytes)
         numbers["eval_bits_per_byte"] = loss / size.bytes / math.log(2)
-    return numbers | {f"eval_{name}": total / weight for name, total in metrics.items()}
+    return numbers | {f"eval_{name}": value for name, value in reduce.means(metrics).items()}
 
 
 def _exp(nats: float) -> float:

@@ -78,18 +78,19 @@ def metrics(
     desirable: Float[Array, " n"],
     weights: Float[Array, " n"],
     beta: float,
-) -> Metrics:
-    """Returns values whose means under `weights` are TRL's metrics of KTO: over the desirable, and over the others.
+) -> dict[str, reduce.Weighted]:
+    """Returns TRL's metrics of KTO: rewards and log-probabilities, means over the desirable and over the others.
 
-    A mean over some elements is a mean over all of value * (all weight / weight of these), and 0 where there are none.
-    `rewards/margins` is the difference of the two means. As in TRL, a microbatch is a batch of its own here.
+    Each has the weights of its kind, so a batch without one of them says nothing of it. TRL's margin is the difference
+    of the two means (`reduce.means`).
     """
     policy, reference = jax.lax.stop_gradient((policy, reference))
     rewards = beta * (policy - reference)
-    total = jnp.sum(weights)
-    found: Metrics = {}
+    found: dict[str, reduce.Weighted] = {}
     for name, of in (("chosen", desirable != 0), ("rejected", desirable == 0)):
-        weight = jnp.sum(jnp.where(of, weights, 0.0))
-        share = jnp.where(of, total / jnp.where(weight > 0, weight, 1.0), 0.0)
-        found |= {f"rewards/{name}": rewards * share, f"logps/{name}": policy * share}
-    return found | {"rewards/margins": found["rewards/chosen"] - found["rewards/rejected"]}
+        own = jnp.where(of, weights, 0.0)
+        found |= {
+            f"rewards/{name}": reduce.Weighted(rewards, own),
+            f"logps/{name}": reduce.Weighted(policy, own),
+        }
+    return found

@@ -36,7 +36,7 @@ def make(
 
     def summed(trainable: Any, base: Any, part: Any, key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         values, weights, metrics = algorithm.loss(trainable, base, part, key)
-        sums = {name: reduce.masked_sum(value, weights) for name, value in metrics.items()}
+        sums = reduce.totals(metrics, weights)
         return reduce.masked_sum(values, weights), (jnp.sum(weights, dtype=jnp.float32), sums)
 
     gradient = jax.value_and_grad(summed, has_aux=True)
@@ -62,7 +62,8 @@ def make(
         key = jax.random.fold_in(state.key, state.step)
         (loss, (weight, sums)), grads = over_microbatches(state.trainable, frozen(base, state.extra), batch, key)
         weight = jnp.maximum(weight, 1e-9)
-        loss, sums = loss / weight, jax.tree.map(lambda x: x / weight, sums)
+        loss = loss / weight
+        means = reduce.means(sums)
         grads = jax.tree.map(lambda g: g / weight, grads)
         grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
@@ -72,21 +73,27 @@ def make(
             new = new.replace(extra=algorithm.extra.update(state.extra, trainable, new.step))
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (loss <= limit)
         kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new.replace(key=None), state.replace(key=None))
-        metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": schedule(state.step), **sums}
+        metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": schedule(state.step), **means}
         return kept.replace(key=state.key), metrics | {"weight": weight, "applied": good.astype(jnp.float32)}
 
     return step
 
 
-def make_evaluate(algorithm: Algorithm) -> Callable[[Any, Any, Any], tuple[jax.Array, jax.Array, dict[str, jax.Array]]]:
+Sums = tuple[jax.Array, jax.Array, dict[str, reduce.Total]]  # of losses, weights, metrics
+
+
+def make_evaluate(algorithm: Algorithm) -> Callable[[Any, Any, Any], Sums]:
     """Returns `evaluate(trainable, base, batch) -> (loss sum, weight sum, metric sums)`; no dropout, not jitted.
 
     `base` is what the loss takes: `algorithm.frozen` of the base and the state's extra.
     """
 
-    def evaluate(trainable: Any, base: Any, batch: Any) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    def evaluate(trainable: Any, base: Any, batch: Any) -> Sums:
         values, weights, metrics = algorithm.loss(trainable, base, batch, None)
-        sums = {name: reduce.masked_sum(value, weights) for name, value in metrics.items()}
-        return reduce.masked_sum(values, weights), jnp.sum(weights, dtype=jnp.float32), sums
+        return (
+            reduce.masked_sum(values, weights),
+            jnp.sum(weights, dtype=jnp.float32),
+            reduce.totals(metrics, weights),
+        )
 
     return evaluate

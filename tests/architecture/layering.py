@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
     "held_out_preferences": {"errors", "lookup", "data", "evals", "held_out", "inference", "models"},
     "objective": {"errors", "lookup", "config", "tree", "adapters", "algorithms", "checkpoint", "losses", "models"},
-    "training_data": {"errors", "data", "held_out", "held_out_preferences", "models", "objective"},
+    "training_data": {"errors", "config", "data", "held_out", "held_out_preferences", "models", "objective"},
     "people": {"errors", "lookup", "config", "tree", "data", "runs", "evals"},
 }
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ftjax.losses import divergence, preference, reference_free, reward, unpaired, weighting
+from ftjax.losses import divergence, preference, reduce, reference_free, reward, unpaired, weighting
 from ftjax.losses.preference import PairLengths, PairLogps
 
 with warnings.catch_warnings():  # while importing only: warnings are errors here, and PyTorch packages give some
@@ -247,9 +247,9 @@ def test_an_unpaired_loss_its_gradient_and_its_metrics_are_those_of_trl(name):
     metrics = unpaired.metrics(
         flat(tokens.policy), flat(tokens.reference), desirable=given["desirable"], weights=weights, beta=BETA
     ) | {k: v for k, v in loss(jnp.asarray(tokens.policy))[1].items() if k == "kl"}
-    for metric, values in metrics.items():
+    for metric, value in reduce.means(reduce.totals(metrics, weights)).items():
         expected = trainer._metrics["train"][metric][-1]
-        np.testing.assert_allclose(jnp.mean(values), expected, rtol=1e-5, atol=1e-6, err_msg=metric)
+        np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6, err_msg=metric)
 
 
 @pytest.mark.parametrize("loss_type", ["sigmoid", "simpo"])

@@ -7,7 +7,7 @@ from ftjax.evals import perplexity, tasks
 
 
 def test_perplexities_by_token_word_and_byte_share_one_sum():
-    batches = [(6.0, 3.0, {"entropy": 3.0}), (2.0, 1.0, {"entropy": 1.0})]
+    batches = [(6.0, 3.0, {"entropy": (3.0, 3.0)}), (2.0, 1.0, {"entropy": (1.0, 1.0)})]
     size = perplexity.units(["two words", "one é"])
     assert size == (4, 9 + 6)
     found = perplexity.evaluate(lambda i: batches[i], [0, 1], size)

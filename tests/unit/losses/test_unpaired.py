@@ -6,7 +6,7 @@ from loss_cases import BETA, B, numbers, sigma, slopes
 import numpy as np
 import pytest
 
-from ftjax.losses import unpaired
+from ftjax.losses import reduce, unpaired
 
 
 def test_the_unpaired_losses_are_those_of_trl():
@@ -62,9 +62,20 @@ def test_metrics_of_single_completions_average_to_those_of_each_label():
     p, q = (jnp.array(x) for x in ([-1.0, -2.0, -3.0, -4.0], [-1.5, -4.0, -2.5, -4.5]))
     desirable, weights = jnp.array([1.0, 0.0, 1.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0])
     of = jax.jit(lambda desirable: unpaired.metrics(p, q, desirable=desirable, weights=jnp.asarray(weights), beta=2.0))
-    mean = {name: np.average(x, weights=weights) for name, x in of(desirable).items()}
+    mean = reduce.means(reduce.totals(of(desirable), jnp.asarray(weights)))
     expected = {"rewards/chosen": 0.0, "logps/chosen": -2.0, "rewards/rejected": 4.0, "logps/rejected": -2.0}
     expected |= {"rewards/margins": -4.0}
     assert mean.keys() == expected.keys()
     np.testing.assert_allclose([mean[name] for name in expected], list(expected.values()), atol=1e-6)
-    assert not np.asarray(of(jnp.zeros(4))["rewards/chosen"]).any()
+    without = reduce.means(reduce.totals(of(jnp.zeros(4)), jnp.asarray(weights)))
+    assert float(without["rewards/chosen"]) == 0.0
+
+    halves = [
+        reduce.totals(
+            unpaired.metrics(p[at], q[at], desirable=desirable[at], weights=jnp.asarray(weights)[at], beta=2.0),
+            jnp.asarray(weights)[at],
+        )
+        for at in (slice(0, 1), slice(1, 4))  # the first has none of one kind
+    ]
+    parts = reduce.means(jax.tree.map(jnp.add, *halves))
+    np.testing.assert_allclose([parts[name] for name in expected], list(expected.values()), atol=1e-6)
