@@ -277,6 +277,11 @@ def start(section: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -
 
 def check_start(section: Mapping[str, Any], given: Any, trainable: Any) -> None:
     """Raises where the adapters to go on from are not of the kind, targets and ranks of the config."""
+    if given.score is not None and trainable.score is None:
+        raise UserError(
+            f"config.adapter.path {section['path']} is a reward model, whose adapter and head belong together; go on "
+            "from it with config.algorithm=reward_model, or from the adapter of a policy"
+        )
     theirs = {name: leaf.shape for name, leaf in tree.paths(given).items() if name != "score"}
     ours = {name: leaf.shape for name, leaf in tree.paths(trainable).items() if name != "score"}
     for name in sorted(theirs.keys() | ours.keys()):
