@@ -57,6 +57,8 @@ def build(config: Any) -> Evaluation:
         raise UserError(f"config.model.adapter is {m['adapter']!r}, but a run has its own; leave one of the two empty")
     asked = inference.Made(m["path"], m["adapter"] or None, d["template"] or None, inference.Quant(**c["quant"]))
     made = inference.made_by(m["run"])._replace(template=asked.template) if m["run"] else asked
+    if made.adapter:
+        inference.check_writes(made.adapter)
     folder = inference.folder_of(made.model)
     model_config = dataclasses.replace(hf_import.read_config(folder), dtype=m["dtype"])
     tok = tokenizer.load(folder)
@@ -64,7 +66,10 @@ def build(config: Any) -> Evaluation:
     if made.template:
         template.load(made.template, tok)
     if not d["path"]:
-        raise UserError("config.data.path is empty; name a file: --config.data.path=heldout.jsonl")
+        raise UserError(
+            "config.data.path is empty, as a run on preferences has no held-out text of its own; name a file of chats "
+            "(data=heldout.jsonl behind the config file); what it does on preferences is in its summary.json"
+        )
     examples, told = encode.encode_file(
         d["path"],
         tok,

@@ -89,8 +89,19 @@ class Quant(NamedTuple):
 DENSE = Quant()
 
 
+def check_writes(adapter: str) -> None:
+    """Raises where a PEFT folder is a reward model's, which gives scores and no text."""
+    if peft.is_reward(adapter):
+        raise UserError(
+            f"{adapter} is a reward model, which does not write; score completions with "
+            "python scripts/score.py --run RUN --input FILE.jsonl --output SCORED.jsonl"
+        )
+
+
 def load(model: str, *, adapter: str | None, template_name: str | None, dtype: str, quant: Quant = DENSE) -> Model:
     """Returns a model folder with, if given, a PEFT adapter attached; `quant` puts its matrices into few bits."""
+    if adapter is not None:
+        check_writes(adapter)
     folder = folder_of(model)
     config, base = hf_import.load(folder, quant.format, dtype, leaves=quant.leaves, group=quant.group)
     tok = tokenizer.load(folder)

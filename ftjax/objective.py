@@ -308,8 +308,8 @@ def check_start(section: Mapping[str, Any], given: Any, trainable: Any) -> None:
     """Raises where the adapters to go on from are not of the kind, targets, ranks and scales of the config."""
     if given.score is not None and trainable.score is None:
         raise UserError(
-            f"config.adapter.path {section['path']} is that of a reward model, which writes nothing; give the adapter "
-            "of a run that does"
+            f"config.adapter.path {section['path']} is a reward model, whose adapter and head belong together; go on "
+            "from it with config.algorithm=reward_model, or from the adapter of a policy"
         )
     at = lambda tree_of: tree.paths(tree_of.replace(score=None), adapter.is_adapter)
     theirs, ours = at(given), at(trainable)

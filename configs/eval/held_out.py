@@ -6,7 +6,8 @@ python scripts/evaluate.py --config configs/eval/held_out.py:run=runs/NAME,data=
 python scripts/evaluate.py --config configs/eval/held_out.py:model=DIR,adapter=DIR,data=test.jsonl
 
 A run without `data` is measured on its own held-out rows, and gives the numbers of its summary.json again. On another
-file its chat template, lengths and masks are used too. `base=true` measures the base of the run in its place.
+file its chat template, lengths and masks are used too. `base=true` measures the base of the run in its place. A run on
+preferences needs `data`: a file of chats.
 
 Answers to rows of your own are marked only when you say how: `exact=true` counts those that equal the reference to the
 letter, `check=NAME` calls a function of ftjax.evals, or your own package.module:function.
@@ -30,9 +31,11 @@ def get_config(arg=""):
             "eval": ("rows", "batch_size", "check", "max_new_tokens", "generate_batch", "samples"),
         }.items():
             for name in names:
-                config[section][name] = run[section][name]
-        config.data.path = run.eval.path or run.data.paths[0]
-        config.data.holdout = 0.0 if run.eval.path else run.eval.holdout
+                if name in run[section]:  # a run on preferences has no data.train_on
+                    config[section][name] = run[section][name]
+        supervised = run.algorithm == "sft"
+        config.data.path = (run.eval.path or run.data.paths[0]) if supervised else ""
+        config.data.holdout = 0.0 if run.eval.path or not supervised else run.eval.holdout
     if arg.model:
         config.model.path = arg.model
     config.model.adapter = arg.adapter

@@ -8,6 +8,7 @@ import pytest
 from ftjax import mesh as meshes
 from ftjax.errors import UserError
 from ftjax.models import params
+from tests import preference_cases
 
 MESHES = {
     "data": {"data": 8, "fsdp": 1, "tensor": 1},
@@ -76,3 +77,42 @@ def test_an_axis_that_does_not_divide_stays_whole():
     mesh = meshes.make(data=1, fsdp=8, tensor=1)
     assert meshes.weight_sharding(mesh, ("L", "D", "F"), (3, 12, 64)).is_fully_replicated
     assert not meshes.weight_sharding(mesh, ("L", "D", "F"), (3, 16, 64)).is_fully_replicated
+
+
+@pytest.fixture(scope="module")
+def of_preferences(preference_case, preference_batch_of_8):
+    """Returns the curve on one device of DPO, and of a reward model."""
+    return {
+        make: preference_cases.trained(preference_case(make), preference_batch_of_8)[0]
+        for make in (preference_cases.make_dpo, preference_cases.make_reward)
+    }
+
+
+OTHERS = [pytest.param(name, marks=pytest.mark.e2e) for name in MESHES if name != "all three"]
+
+
+@pytest.mark.parametrize("name", ["all three", *OTHERS])
+@pytest.mark.parametrize("make", [preference_cases.make_dpo, preference_cases.make_reward])
+def test_preferences_give_the_same_curve_on_eight_devices(
+    make, name, of_preferences, preference_case, preference_batch_of_8, tiny_config
+):
+    losses, state, base = on_mesh(preference_case(make), preference_batch_of_8, MESHES[name], tiny_config())
+    np.testing.assert_allclose(losses, of_preferences[make], atol=1e-5)
+    if name != "data":
+        assert not base.blocks.gate_proj.sharding.is_fully_replicated
+        moments = state.opt_state[1].mu.blocks.down_proj
+        assert not (moments.a.sharding.is_fully_replicated and moments.b.sharding.is_fully_replicated)
+
+
+@pytest.mark.e2e
+def test_a_copy_that_is_the_reference_lies_on_a_mesh_like_what_trains(
+    of_preferences, preference_case, preference_batch_of_8, tiny_config
+):
+    case = preference_case(preference_cases.make_dpo, reference="start")
+    losses, state, _ = on_mesh(case, preference_batch_of_8, MESHES["fsdp"], tiny_config())
+    np.testing.assert_allclose(losses, of_preferences[preference_cases.make_dpo], atol=1e-5)
+    of_copy, of_policy = (
+        jax.tree.leaves(jax.tree.map(lambda x: x.sharding, x)) for x in (state.extra, state.trainable)
+    )
+    assert [x.spec for x in of_copy] == [x.spec for x in of_policy]
+    assert not all(x.is_fully_replicated for x in of_copy)

@@ -172,11 +172,14 @@ def test_another_model_as_the_reference_wants_the_cache(refused, tiny_base):
     ("changes", "says"),
     [
         ({"adapter.path": "nowhere"}, "nowhere"),
-        ({"adapter.rank": 4}, "is (2, 64, 8) there and (2, 64, 4) by config.adapter; set name, targets and rank to"),
-        ({"adapter.alpha": 8.0}, "is scaled by 2.0 there and by 1.0 by config.adapter; set alpha and rslora to those"),
-        ({"adapter.rslora": True}, "is scaled by 2.0 there and by"),
-        ({"adapter.targets": "q_proj,v_proj"}, "and None by config.adapter; set name, targets and rank to those"),
-        ({"adapter.name": "ia3", "adapter.targets": "k_proj,v_proj,down_proj"}, "by config.adapter; set name, targets"),
+        ({"adapter.rank": 4}, "b=(2, 8, 64), scale=2.0) there and LoRA(a=(2, 64, 4)"),
+        ({"adapter.alpha": 8.0}, "scale=2.0) there and LoRA(a=(2, 64, 8), b=(2, 8, 64), scale=1.0) by config.adapter"),
+        ({"adapter.rslora": True}, "scale=2.0) there and LoRA("),
+        (
+            {"adapter.targets": "q_proj,v_proj"},
+            "and none by config.adapter; set name, targets, rank, alpha and the like to those",
+        ),
+        ({"adapter.name": "ia3", "adapter.targets": "k_proj,v_proj,down_proj"}, "there and IA3("),
         ({"adapter.name": "none"}, "config.adapter.path is an adapter, but config.adapter.name none trains the base"),
     ],
 )
@@ -198,8 +201,9 @@ def test_what_an_algorithm_is_fed_follows_from_its_loss(tiny_base, tiny_pairs):
     pointwise = build("reward", loss__name="pointwise", loss__centring=0.0).objective
     assert pointwise.data == "labels"
     cached = build("dpo", reference__cache=True).objective.algorithm
-    assert cached.reference is None
+    assert cached.reference("base") == "base", "measured against the base, which is there"
     assert cached.extra is None
+    assert build("dpo", loss__names=("simpo",), reference__kind="none").objective.algorithm.reference is not None
     whole = build("dpo", adapter__name="none", reference__kind="start").objective.algorithm
     assert whole.extra is not None
 

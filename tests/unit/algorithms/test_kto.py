@@ -9,6 +9,7 @@ import pytest
 
 from ftjax.adapters import attach
 from ftjax.algorithms import algorithm, completions
+from ftjax.losses import reduce
 from tests import preference_cases as cases
 
 BETA, WEIGHT = cases.VALUES["beta"], cases.VALUES["undesirable_weight"]
@@ -74,7 +75,8 @@ def test_the_loss_is_held_against_the_mean_ratio_of_completions_of_other_prompts
     live = np.asarray(weights) > 0
     assert live.sum() == counted.sum() == 31
     np.testing.assert_allclose(np.asarray(values)[live], expected[counted], atol=1e-5)
-    mean = lambda name: float((metrics[name] * weights).sum() / weights.sum())
+    means = reduce.means(reduce.totals(metrics, weights))
+    mean = lambda name: float(means[name])
     assert mean("kl") == pytest.approx(kl, abs=1e-5)
     assert mean("rewards/chosen") == pytest.approx(BETA * found[:, :2][labels == 1].mean(), abs=1e-5)
     assert mean("rewards/rejected") == pytest.approx(BETA * found[:, :2][labels == 0].mean(), abs=1e-5)

@@ -88,7 +88,8 @@ def test_evaluation_sums_what_the_step_averages(sft_case, tiny_batch):
     loss, weight, sums = case.evaluate(case.state.trainable, case.base, tiny_batch)
     _, metrics = case.step(case.state, case.base, tiny_batch, INF)
     np.testing.assert_allclose(loss / weight, metrics["loss"], rtol=1e-6)
-    np.testing.assert_allclose(sums["entropy"] / weight, metrics["entropy"], rtol=1e-6)
+    np.testing.assert_allclose(sums["entropy"].value / weight, metrics["entropy"], rtol=1e-6)
+    assert float(sums["entropy"].weight) == float(weight)
 
 
 def test_training_never_holds_all_logits(sft_case, tiny_config):
