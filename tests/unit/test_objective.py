@@ -172,9 +172,12 @@ def test_another_model_as_the_reference_wants_the_cache(refused, tiny_base):
     ("changes", "says"),
     [
         ({"adapter.path": "nowhere"}, "nowhere"),
-        ({"adapter.rank": 4}, "b=(2, 8, 64), scale=2.0) there and LoRA(a=(2, 64, 4)"),
-        ({"adapter.alpha": 8.0}, "scale=2.0) there and LoRA(a=(2, 64, 8), b=(2, 8, 64), scale=1.0) by config.adapter"),
-        ({"adapter.rslora": True}, "scale=2.0) there and LoRA("),
+        ({"adapter.rank": 4}, "scale=2.0, tied=False) there and LoRA(a=(2, 64, 4)"),
+        (
+            {"adapter.alpha": 8.0},
+            "scale=2.0, tied=False) there and LoRA(a=(2, 64, 8), b=(2, 8, 64), scale=1.0, tied=False) by",
+        ),
+        ({"adapter.rslora": True}, "scale=2.0, tied=False) there and LoRA("),
         (
             {"adapter.targets": "q_proj,v_proj"},
             "and none by config.adapter; set name, targets, rank, alpha and the like to those",
