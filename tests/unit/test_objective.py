@@ -175,7 +175,7 @@ def test_another_model_as_the_reference_wants_the_cache(refused, tiny_base):
         ({"adapter.rank": 4}, "scale=2.0, tied=False) there and LoRA(a=(2, 64, 4)"),
         (
             {"adapter.alpha": 8.0},
-            "scale=2.0, tied=False) there and LoRA(a=(2, 64, 8), b=(2, 8, 64), scale=1.0, tied=False) by",
+            "scale=2.0, tied=False) there and LoRA(a=(2, 64, 8), b=(2, 8, 32), scale=1.0, tied=False) by",
         ),
         ({"adapter.rslora": True}, "scale=2.0, tied=False) there and LoRA("),
         (
