@@ -86,6 +86,11 @@ def preference_case(tiny_params, tiny_config):
 
 @pytest.fixture(scope="session")
 def preference_rows():
+    """Returns `rows`."""
+    return rows()
+
+
+def rows():
     """16 prompts with two completions and a pair; completions of a pair differ in length, and some tokens of one in
     four do not count.
     """

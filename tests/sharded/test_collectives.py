@@ -1,10 +1,10 @@
 """What travels between devices in a train step over a quantised base, read from the compiled program, and its numbers.
 
-Every algorithm of `ftjax.algorithms` is compiled once a mesh; a new one needs its batch in BATCHES.
+Every algorithm of `ftjax.algorithms` is compiled once a mesh; a new one needs its batch in BATCHES and how it is made
+in MAKE.
 """
 
 import functools
-import importlib
 import re
 from typing import NamedTuple
 
@@ -17,11 +17,14 @@ import pytest
 from ftjax import lookup, tree
 from ftjax import mesh as meshes
 from ftjax.adapters import init, lora
+from ftjax.algorithms import sft
 from ftjax.data import batch as batches
+from ftjax.data import preference_batch as packed
 from ftjax.errors import UserError
 from ftjax.models import params
 from ftjax.quant import convert
 from ftjax.train import state, step
+from tests import preference_cases
 
 MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 1, 8), "mixed": (2, 2, 2)}
 ALGORITHMS = [name.partition(".")[0] for name in lookup.catalogue("ftjax.algorithms") if name.endswith(".make")]
@@ -56,7 +59,25 @@ def sft_batch():
     return batches.SFTBatch(tokens, np.roll(tokens, -1, axis=1), np.ones(tokens.shape, np.float32), counted, whole)
 
 
-BATCHES = {"sft": sft_batch}
+def preference_batch(*, mismatched=False):
+    rows = preference_cases.rows()[:ROWS]
+    rows = preference_cases.with_mismatched(rows) if mismatched else rows
+    places = 4 if mismatched else 2
+    return packed.pack_candidates([[row] for row in rows], length=59, completions=places, pairs=1, prefix="shared")
+
+
+BATCHES = {
+    "sft": sft_batch,
+    "dpo": preference_batch,
+    "kto": functools.partial(preference_batch, mismatched=True),
+    "reward_model": preference_batch,
+}
+MAKE = {
+    "sft": sft.make,
+    "dpo": preference_cases.make_dpo,
+    "kto": preference_cases.make_kto,
+    "reward_model": preference_cases.make_reward,
+}
 
 
 class Case(NamedTuple):
@@ -78,7 +99,7 @@ def case(algorithm, config):
         init.init, make=functools.partial(lora.init_one, dropout=0.0, rslora=False), targets="all-linear", rank=RANK,
         alpha=8.0, rank_pattern={}, alpha_pattern={},
     )  # fmt: skip
-    made = importlib.import_module(f"ftjax.algorithms.{algorithm}").make(adapters, config)
+    made = MAKE[algorithm](adapters, config)
     moved_away = jax.tree.map(lambda x: x + 0.01, made.init(jax.random.key(1), base))  # or a B of 0 hides A's gradient
     keeps = optax.trace(decay=0.9)
     start = state.init(moved_away, keeps, jax.random.key(2))
