@@ -151,6 +151,7 @@ def reward() -> ml_collections.ConfigDict:
         "rows": 256,  # at most
     }
     _preferences(config)
+    del config.eval.text, config.eval.kl_prompts  # of models that write
     config.steps = 0
     config.optimizer.learning_rate = 1e-4
     return config.lock()

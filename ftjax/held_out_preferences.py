@@ -129,7 +129,7 @@ def build(
     if check and items:
         held_out.try_check(check, section["check"], items[0], rows[0].where)
     text = None
-    if section["text"] and generates:
+    if generates and section["text"]:
         ordinary, _ = encode.encode_file(
             section["text"], tok, template_name=template_name, max_length=config.context, truncation="drop",
             train_on="assistant",

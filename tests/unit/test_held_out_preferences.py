@@ -34,7 +34,7 @@ def test_the_warning_has_the_numbers_and_the_ways_out():
         "warning: the chosen completions have lost 5.2 nats (log-probability -30.0 -> -35.2) while the margin grew "
         "(0.00 -> 0.50): the policy moves to text that is in no pair. "
     )
-    for way in ("config.loss.names=\"('dpo', 'sft')\"", "lower the learning rate", "raise config.loss.beta"):
+    for way in ("config.loss.names=\"('dpo', 'sft')\"", "Lower the learning rate", "raise config.loss.beta"):
         assert way in said
 
 
@@ -52,9 +52,7 @@ def test_the_questions_are_the_prompts_with_the_better_completion_as_reference(t
 
 
 def test_a_reward_model_is_asked_nothing(tiny_base, tiny_pairs):
-    held = experiment.build(
-        bases.preferences("reward", tiny_base, tiny_pairs, eval__text="world:format/heldout?size=4", eval__kl_prompts=3)
-    ).held_out
+    held = experiment.build(bases.preferences("reward", tiny_base, tiny_pairs, eval__samples=3)).held_out
     assert (held.items, held.kl_prompts, held.text, held.check) == ([], [], None, None)
 
 

@@ -196,12 +196,12 @@ def test_a_run_that_goes_on_from_an_adapter_is_held_against_the_base_with_it(con
         sums = run.sums(continued, continued.state)
         loss, weight, metrics = sums(x.loader.batch(0))
     assert float(loss / weight) == pytest.approx(math.log(2), abs=1e-6)
-    assert float(metrics["rewards/margins"]) == pytest.approx(0, abs=1e-5)
+    assert float(metrics["rewards/margins"].value) == pytest.approx(0, abs=1e-5)
     alone = jax.jit(lambda batch: completions.of(base, batch, x.model_config, ld_alpha=1.0, squares=False).logps)
     there = jax.jit(
         lambda batch: completions.of(attach.attach(base, given), batch, x.model_config, ld_alpha=1.0, squares=False)
     )(x.loader.batch(0)).logps
-    mean = float(metrics["logps/chosen"] / weight)
+    mean = float(metrics["logps/chosen"].value / weight)
     chosen = np.asarray(completions.pairs(there, x.loader.batch(0)).chosen)
     assert mean == pytest.approx(chosen[x.loader.batch(0).pair_weights.reshape(-1) > 0].mean(), abs=1e-3)
     assert np.abs(np.asarray(there - alone(x.loader.batch(0)))).max() > 0.01, "the adapter does something"
