@@ -55,7 +55,7 @@ def sampled(
         found.append(np.asarray(mine - theirs, np.float64)[: len(asked)])
     every = np.concatenate(found)
     error = every.std(ddof=1) / math.sqrt(len(every)) if len(every) > 1 else math.nan
-    return {"eval_kl": float(every.mean()), "eval_kl_error": float(error)}
+    return {"eval_sampled_kl": float(every.mean()), "eval_sampled_kl_error": float(error)}
 
 
 def _row(prompt: Sequence[int], completion: np.ndarray) -> encode.Example:

@@ -21,7 +21,7 @@ LABELS = {
     "eval_rewards/margins": "margin of implicit rewards",
     "eval_logps/chosen": "log-probability of chosen",
     "eval_logps/rejected": "log-probability of rejected",
-    "eval_kl": "KL to the reference, nats",
+    "eval_sampled_kl": "KL to the reference, nats",
     "eval_loss": "loss, nats a token",
     "eval_perplexity": "perplexity, token",
     "eval_word_perplexity": "perplexity, word",

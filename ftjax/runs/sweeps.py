@@ -25,7 +25,7 @@ MEASURES = {  # of a summary: path in it, and the head of the column
     "after.eval_reward": "reward after",
     "after.eval_rewards/accuracies": "pairs right",
     "after.eval_rewards/margins": "margin",
-    "after.eval_kl": "KL",
+    "after.eval_sampled_kl": "KL",
     "before.eval_text_perplexity": "other text before",
     "after.eval_text_perplexity": "other text after",
     "trainable_share": "trainable",

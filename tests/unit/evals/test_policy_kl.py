@@ -54,14 +54,14 @@ def test_it_is_within_four_standard_errors_of_the_sum_over_all_completions(model
     found = sampled(config, policy, reference, [prompts[n % 2] for n in range(1024)])
     exact = np.mean([exactly(config, policy, reference, prompt) for prompt in prompts])
     assert exact > 0.2
-    assert 0 < found["eval_kl_error"] < 0.1 * exact
-    assert abs(found["eval_kl"] - exact) < 4 * found["eval_kl_error"]
+    assert 0 < found["eval_sampled_kl_error"] < 0.1 * exact
+    assert abs(found["eval_sampled_kl"] - exact) < 4 * found["eval_sampled_kl_error"]
 
 
 def test_a_policy_is_exactly_its_own_reference_and_a_last_batch_may_be_short(models):
     config, policy, _ = models
     prompts = [[1, 3], [4, 6, 7]] * 300
-    assert sampled(config, policy, policy, prompts) == {"eval_kl": 0.0, "eval_kl_error": 0.0}
+    assert sampled(config, policy, policy, prompts) == {"eval_sampled_kl": 0.0, "eval_sampled_kl_error": 0.0}
 
 
 def test_the_same_seed_draws_the_same_and_one_prompt_has_no_error(models):
@@ -69,4 +69,4 @@ def test_the_same_seed_draws_the_same_and_one_prompt_has_no_error(models):
     first, again, other = (sampled(config, policy, reference, [[1, 3]] * 512, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
-    assert math.isnan(sampled(config, policy, reference, [[1, 3]], batch_size=1)["eval_kl_error"])
+    assert math.isnan(sampled(config, policy, reference, [[1, 3]], batch_size=1)["eval_sampled_kl_error"])
