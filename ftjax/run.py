@@ -208,15 +208,14 @@ def _inputs(x: Experiment) -> dict[str, dict[str, Any]]:
 
 def check_same(x: Experiment, workdir: Path) -> None:
     """Raises where the base or the data of the run in `workdir` is not what it was started with; writes nothing."""
-    labels = {"data.json": "the data"}
     for name, facts in _inputs(x).items():
         if not (workdir / name).exists():
             continue
         known = json.loads((workdir / name).read_text(encoding="utf-8"))
         if known["hash"] != facts["hash"]:
             raise UserError(
-                f"{labels.get(name, facts['path'])} has content hash {facts['hash'][:12]}, but the run began on "
-                f"{known['hash'][:12]}; put back what it was or start a new run"
+                f"{'the data' if name == 'data.json' else facts['path']} has content hash {facts['hash'][:12]}, but "
+                f"the run began on {known['hash'][:12]}; put back what it was or start a new run"
             )
 
 

@@ -55,9 +55,7 @@ def load(adapter_dir: str | Path, base: Any, config: model_config.ModelConfig) -
     `score` is the head of a reward model, where task_type is SEQ_CLS, else None.
     Whatever is not supported, missing, left over or misshapen is a UserError that names it.
     """
-    folder = Path(adapter_dir).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the folder of a PEFT adapter")
+    folder = _folder(adapter_dir)
     file = folder / FILES[0]
     facts = shards.read_json(file, what="the config of a PEFT adapter")
     try:
@@ -108,9 +106,17 @@ def load(adapter_dir: str | Path, base: Any, config: model_config.ModelConfig) -
     return jax.tree_util.tree_map_with_path(pick, base, is_leaf=attach.is_weight)
 
 
+def _folder(adapter_dir: str | Path) -> Path:
+    """Returns the folder, which must be there."""
+    folder = Path(adapter_dir).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of a PEFT adapter")
+    return folder
+
+
 def is_reward(adapter_dir: str | Path) -> bool:
     """Tells by its config whether a PEFT folder holds the adapter of a reward model."""
-    facts = shards.read_json(Path(adapter_dir) / FILES[0], what="the config of a PEFT adapter")
+    facts = shards.read_json(_folder(adapter_dir) / FILES[0], what="the config of a PEFT adapter")
     return facts.get("task_type") == peft_config.REWARD
 
 

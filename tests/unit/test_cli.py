@@ -215,11 +215,11 @@ def test_resume_without_a_run_is_refused(refused, training):
 
 
 def test_debug_shows_the_stack_and_the_line(command, here, training):
-    status, _, err = command("train", *training("--debug", "--config.steps=0"))
+    status, _, err = command("train", *training("--debug", "--config.steps=-1"))
     assert status == 2
     assert "Traceback" in err
     assert "experiment.py" in err
-    assert err.splitlines()[-1] == "error: config.steps is 0; it must be at least 1"
+    assert err.splitlines()[-1] == "error: config.steps is -1; it must be at least 0 (0: one epoch)"
     assert list(here.iterdir()) == []
 
 

@@ -38,7 +38,7 @@ def refused(build):
 
 
 RANGES = [
-    ("steps", 0, "it must be at least 1"),
+    ("steps", -1, "it must be at least 0 (0: one epoch)"),
     ("seed", -1, "it must be between 0 and 2^32 - 1"),
     ("microbatches", 0, "it must be at least 1"),
     ("optimizer.learning_rate", 0.0, "it must be above 0"),

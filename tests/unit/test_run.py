@@ -15,7 +15,7 @@ def experiment():
     return types.SimpleNamespace(
         model_dir=inference.embedded_base(),
         data=types.SimpleNamespace(hash="a" * 64, report=report),
-        config={"data": {"paths": ("x",)}},
+        config={"data": {"paths": ("x",)}, "adapter": {"path": ""}},
     )
 
 
