@@ -75,6 +75,10 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     for name, split in {"mine.jsonl": "train", "test.jsonl": "heldout"}.items():
         bases.write_rows(tmp_path / name, world.task("format", split, 40, 0))
+    pairs = world.preferences("train", 40, 0)
+    bases.write_rows(tmp_path / "pairs.jsonl", pairs)
+    asked = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in pairs[:4]]
+    bases.write_rows(tmp_path / "answers.jsonl", asked)
     for words in scripts(ROOT / "README.md"):
         if words[1] == "scripts/train.py" and "--resume" not in words:
             words = [*words, *QUICK]
@@ -91,6 +95,7 @@ def test_the_commands_of_the_readme_run_in_their_order(tmp_path):
         assert "Traceback" not in done.stderr
     assert (tmp_path / "runs" / "mine" / "DONE").exists()
     assert (tmp_path / "exports" / "mine" / "model.safetensors").exists()
+    assert (tmp_path / "scored.jsonl").read_text().count('"score"') == 4
     assert len(list((tmp_path / "runs").glob("*-eval-mine-*"))) == 1
 
 

@@ -119,9 +119,17 @@ def test_a_pair_of_any_format_is_a_prompt_a_better_and_a_worse_completion(form):
 def test_every_example_line_of_the_documentation_is_read():
     text = (Path(__file__).resolve().parents[3] / "docs" / "formats.md").read_text()
     examples = re.findall(r"\| `(\{.*\})` \|$", text, re.MULTILINE)
-    assert len(examples) == 14
+    assert len(examples) == 15
     for example in examples:
         assert of(json.loads(example)).completions
+
+
+def test_the_answers_of_a_model_written_evaluation_are_those_that_match_and_do_not():
+    row = {"question": "Do you agree?", "answer_matching_behavior": " Yes", "answer_not_matching_behavior": " No"}
+    found = of({**row, "label_confidence": 0.9})
+    assert [turns[0].content for turns in found.completions] == ["Yes", "No"]
+    assert (found.prompt[0].content, found.pairs) == ("Do you agree?", ((0, 1),))
+    assert found.extra == {"label_confidence": 0.9}
 
 
 def test_other_columns_are_kept_and_none_counts_as_absent():
