@@ -5,18 +5,15 @@ perplexity on ordinary text. A reward model: loss and accuracy; its report at th
 """
 
 from collections.abc import Mapping, Sequence
-import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ftjax import held_out, lookup
 from ftjax.data import batch as arrays
 from ftjax.data import candidates, encode, loader, preferences, tokenizer
-from ftjax.evals import perplexity, policy_kl, tasks
+from ftjax.evals import likelihood, perplexity, policy_kl, tasks
 from ftjax.inference import Model
-from ftjax.models import decoder
 from ftjax.models.config import ModelConfig
 
 FALL = 1.0  # nats by which a log-probability must fall to be remarked on
@@ -72,8 +69,9 @@ class HeldOutPreferences(NamedTuple):
                 seed=self.seed,
             )
         if self.text is not None:
-            ask = lambda batch: _text_sums(model.params, jax.tree.map(jnp.asarray, batch), config=self.config)
-            text = perplexity.evaluate(ask, self.text.batches, self.text.units)
+            logps = lambda batch: likelihood.of_rows(model.params, batch, config=self.config).sum()
+            sums_of = lambda batch: (-logps(batch), batch.weights.sum(), {})
+            text = perplexity.evaluate(sums_of, self.text.batches, self.text.units)
             numbers |= {name.replace("eval_", "eval_text_"): value for name, value in text.items()}
         return numbers, given
 
@@ -93,35 +91,23 @@ class HeldOutPreferences(NamedTuple):
         )
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _text_sums(params: Any, batch: Any, *, config: ModelConfig) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-    out = decoder.logps(
-        params, batch.tokens, batch.targets, batch.weights, config, batch.positions, batch.segments
-    )  # fmt: skip
-    return -jnp.sum(out.logps * batch.weights), jnp.sum(batch.weights), {}
-
-
 def build(
     rows: Sequence[candidates.Candidates],
     source: Sequence[preferences.Preference],
     tok: tokenizer.Tokenizer,
     section: Mapping[str, Any],
     *,
-    collator: arrays.Collator,
-    length: int,
-    layout: str,
-    buckets: Sequence[int],
+    batches: list[Any],
     template_name: str | None,
     config: ModelConfig,
     generates: bool,
     seed: int,
 ) -> HeldOutPreferences:
-    """Returns the set of these rows; `source` holds the records that they were made of, and maybe more.
+    """Returns the set of these rows, in `batches`; `source` holds the records that they were made of, and maybe more.
 
     `section` is the config's `eval`; `generates` says whether the model answers prompts, as a reward model does not.
     """
     check = lookup.lookup("ftjax.evals", section["check"]) if section["check"] and generates else None
-    shard = loader.Shard(jax.process_index(), jax.process_count())
     by_place = {record.where: record for record in source}
     asked = [row for row in rows if best(row) is not None] if generates else []
     asked = asked if check else asked[: section["samples"]]
@@ -144,21 +130,13 @@ def build(
                 batch_size=section["batch_size"],
                 length=longest,
                 buckets=(),
-                shard=shard,
+                shard=loader.Shard(jax.process_index(), jax.process_count()),
             ),
             units=held_out.units(ordinary, tok),
         )
     return HeldOutPreferences(
         rows=len(rows),
-        batches=loader.eval_batches(
-            rows,
-            collator=collator,
-            layout=layout,
-            batch_size=section["batch_size"],
-            length=length,
-            buckets=buckets,
-            shard=shard,
-        ),
+        batches=batches,
         items=items,
         check=check,
         max_new_tokens=section["max_new_tokens"],

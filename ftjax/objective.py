@@ -146,10 +146,16 @@ def _term(name: str, weight: float, section: Mapping[str, Any]) -> dpo.Term:
     function = known[name]
     if name == "exo_pair" and not section["label_smoothing"]:
         raise UserError("config.loss.label_smoothing is 0, but exo_pair is not finite without; the paper takes 0.001")
+    bound, needs = _bound(function, section)
+    return dpo.Term(name=name, loss=bound, needs=needs, hyper=frozenset(bound.keywords), weight=weight)
+
+
+def _bound(
+    function: Callable[..., Any], section: Mapping[str, Any]
+) -> tuple[functools.partial[Any], frozenset[str]]:  # fmt: skip
+    """Returns a loss with its hyper-parameters of config.loss, and the names of what else it takes."""
     hyper = {word: section[word] for word in configs.hyper_parameters(function)}
-    arrays = frozenset(inspect.signature(function).parameters) - set(hyper)
-    bound = functools.partial(function, **hyper)
-    return dpo.Term(name=name, loss=bound, needs=arrays, hyper=frozenset(hyper), weight=weight)
+    return functools.partial(function, **hyper), frozenset(inspect.signature(function).parameters) - set(hyper)
 
 
 def _divergence(section: Mapping[str, Any], names: tuple[str, ...]) -> Callable[[jax.Array], jax.Array] | None:
@@ -175,14 +181,12 @@ def _kto(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
     section, known = c["loss"], ("kto", "apo_zero_unpaired")
     if section["name"] not in known:
         raise UserError(f"config.loss.name is {section['name']!r}.{lookup.suggestion(section['name'], list(known))}")
-    function = getattr(unpaired, section["name"])
-    hyper = {word: section[word] for word in configs.hyper_parameters(function)}
-    needs = frozenset(inspect.signature(function).parameters) - set(hyper)
+    loss_of, needs = _bound(getattr(unpaired, section["name"]), section)
     _whole_batch(c, {section["name"]: needs})
     made = kto.make(
         init,
         config,
-        loss_of=functools.partial(function, **hyper),
+        loss_of=loss_of,
         needs=needs,
         beta=section["beta"],
         reference=_reference(c, wanted=True, names=(section["name"],)),

@@ -121,9 +121,7 @@ def _filled(
     at = itertools.accumulate(map(len, data.train), initial=0)
     train = [filled[a : a + len(part)] for a, part in zip(at, data.train, strict=False)]
     data = data._replace(train=train, chosen=filled[sum(map(len, data.train)) :])
-    held = training_data.hold_out(
-        data, x.objective, x.tokenizer, c, x.model_config, c["data"]["template"] or None
-    )  # fmt: skip
+    held = x.held_out._replace(batches=training_data.held_batches(data, c))
     return dataclasses.replace(x, data=data, loader=data.stream(data.train), held_out=held)
 
 

@@ -23,7 +23,7 @@ from ftjax.checkpoint import hf_import, peft, shards
 from ftjax.data import candidates, completions, template, tokenizer
 from ftjax.data.preferences import Preference
 from ftjax.errors import UserError, some
-from ftjax.models import decoder
+from ftjax.models import decoder, heads
 from ftjax.models.config import ModelConfig
 
 BATCH = 16  # rows at a time
@@ -135,8 +135,7 @@ class Scorer:
 def _heads(params: Any, tokens_BT: jax.Array, ends_B: jax.Array, config: ModelConfig) -> jax.Array:
     segments_BT = (jnp.arange(tokens_BT.shape[1])[None] <= ends_B[:, None]).astype(jnp.int32)
     hidden_BTD = decoder.hidden(params, tokens_BT, config, None, segments_BT)
-    last_BD = jnp.take_along_axis(hidden_BTD, ends_B[:, None, None], axis=1)[:, 0]
-    return (last_BD.astype(jnp.float32) @ params.score)[:, 0]
+    return heads.score(params, hidden_BTD, ends_B[:, None])[:, 0]
 
 
 def buckets(lengths: Sequence[int], longest: int) -> list[tuple[list[int], int]]:

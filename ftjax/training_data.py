@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from ftjax import config as configs
@@ -81,13 +82,12 @@ def read(
             raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
         chosen, source = [train[0][i] for i in held], records_of(str(d["paths"][0]))
         train[0] = [train[0][i] for i in kept]
-    collator, length = arrays.EXAMPLES, d["max_length"]
+    collator, length, whole = arrays.EXAMPLES, d["max_length"], (*itertools.chain(*train), *chosen)
     if objective.data != "rows":
-        whole = (*itertools.chain(*train), *chosen)
         for row in whole:
             _check(row, objective)
         _check_loss(c, whole)
-        length = _row_length(d, (*itertools.chain(*train), *chosen))
+        length = _row_length(d, whole)
         collator = preference_batch.collator(
             [*train, chosen], layout=d["layout"], length=length, prefix=d["prefix"]
         )  # fmt: skip
@@ -106,8 +106,7 @@ def read(
     if objective.reward and c["normalise"]["path"]:
         read_ = completions.read(c["normalise"]["path"])
         others = [one for row in read_ for one in row.completions][: c["normalise"]["rows"]]
-    known = _hash((*itertools.chain(*train), *chosen))
-    return Data(train, chosen, source, told, collator, length, stream, others, known)
+    return Data(train, chosen, source, told, collator, length, stream, others, _hash(whole))
 
 
 def hold_out(
@@ -126,14 +125,24 @@ def hold_out(
         data.source,
         tok,
         c["eval"],
-        collator=data.collator,
-        length=data.length,
-        layout=c["data"]["layout"],
-        buckets=buckets(c["data"], data.length),
+        batches=held_batches(data, c),
         template_name=name,
         config=config,
         generates=not objective.reward,
         seed=c["seed"],
+    )
+
+
+def held_batches(data: Data, c: Mapping[str, Any]) -> list[Any]:
+    """Returns the batches of the rows held out, arranged as those that are trained on."""
+    return loader.eval_batches(
+        data.chosen,
+        collator=data.collator,
+        layout=c["data"]["layout"],
+        batch_size=c["eval"]["batch_size"],
+        length=data.length,
+        buckets=buckets(c["data"], data.length),
+        shard=loader.Shard(jax.process_index(), jax.process_count()),
     )
 
 

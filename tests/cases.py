@@ -12,6 +12,18 @@ from ftjax.algorithms import sft
 from ftjax.train import optimizer, state, step
 
 
+def adamw(rate, *, eps=1e-6):
+    """Returns AdamW at a constant rate, and the schedule of that rate."""
+    schedule = optimizer.schedule(
+        schedule="constant", learning_rate=rate, steps=100, warmup_steps=0, end_ratio=0.0, decay_share=0.1
+    )
+    chain = optimizer.build(
+        schedule, name="adamw", b1=0.9, b2=0.999, eps=eps, momentum=0.0, weight_decay=0.0, decay=".*", clip_norm=1.0,
+        lora_plus_ratio=1.0,
+    )  # fmt: skip
+    return chain, schedule
+
+
 @pytest.fixture(scope="session")
 def sft_case(tiny_config, tiny_params):
     """Returns a function: changes of the model config and microbatches -> algorithm, state, jitted step, evaluate."""
@@ -19,13 +31,7 @@ def sft_case(tiny_config, tiny_params):
     init_adapters = functools.partial(
         init.init, make=make, targets="all-linear", rank=4, alpha=8.0, rank_pattern={}, alpha_pattern={}
     )
-    rate = optimizer.schedule(
-        schedule="constant", learning_rate=1e-2, steps=100, warmup_steps=0, end_ratio=0.0, decay_share=0.1
-    )
-    chain = optimizer.build(
-        rate, name="adamw", b1=0.9, b2=0.999, eps=1e-6, momentum=0.0, weight_decay=0.0, decay=".*", clip_norm=1.0,
-        lora_plus_ratio=1.0,
-    )  # fmt: skip
+    chain, rate = adamw(1e-2)
 
     def build(*, microbatches=1, full=False, params=tiny_params, **changes):
         whole = lambda _, base: jax.tree.map(jnp.copy, base)

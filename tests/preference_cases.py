@@ -13,7 +13,8 @@ from ftjax.adapters import init, lora
 from ftjax.algorithms import dpo, kto, reward_model
 from ftjax.data import candidates, preference_batch
 from ftjax.losses import preference, reference_free, unpaired
-from ftjax.train import optimizer, state, step
+from ftjax.train import state, step
+from tests.cases import adamw
 
 VALUES = {
     "beta": 0.1,
@@ -65,13 +66,7 @@ def preference_case(tiny_params, tiny_config):
     init_adapters = functools.partial(
         init.init, make=make, targets=("q_proj", "down_proj"), rank=4, alpha=8.0, rank_pattern={}, alpha_pattern={}
     )
-    rate = optimizer.schedule(
-        schedule="constant", learning_rate=2e-2, steps=100, warmup_steps=0, end_ratio=0.0, decay_share=0.1
-    )
-    chain = optimizer.build(
-        rate, name="adamw", b1=0.9, b2=0.999, eps=1e-6, momentum=0.0, weight_decay=0.0, decay=".*", clip_norm=1.0,
-        lora_plus_ratio=1.0,
-    )  # fmt: skip
+    chain, rate = adamw(2e-2)
 
     def build(make, *, microbatches=1, full=False, params=tiny_params, config=None, **changes):
         whole = lambda _, base: jax.tree.map(jnp.copy, base)

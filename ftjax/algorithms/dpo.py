@@ -42,6 +42,31 @@ class Sync(NamedTuple):
     alpha: float
 
 
+class Reference(NamedTuple):
+    """Where the reference comes from: "base", "start" (a copy, moved by `sync`), "cached" (in the batch), or "none"."""
+
+    kind: str
+    sync: Sync
+
+    def base(self, frozen: Any) -> Any:
+        """Returns the base that the policy's trainables are attached to, of what the loss gets."""
+        return frozen.base if self.kind == "start" else frozen
+
+    def weights(self, frozen: Any) -> Any:
+        """Returns the weights of the reference: the base's, or those with what trained as it began."""
+        return attach.attach(frozen.base, frozen.extra) if self.kind == "start" else frozen
+
+    def algorithm(self, init: Init, loss: Callable[..., tuple[jax.Array, jax.Array, Metrics]]) -> Algorithm:
+        """Returns the algorithm of a loss that is held against it."""
+        return Algorithm(
+            init=init,
+            experience=algorithm.as_it_is,
+            loss=loss,
+            extra=started(self.sync) if self.kind == "start" else None,
+            reference=self.weights if self.kind in ("base", "start") else None,
+        )
+
+
 def make(
     init: Init,
     config: ModelConfig,
@@ -60,23 +85,19 @@ def make(
     be `losses.divergence.DIFFERENCE_BASED`. `reference`: "base" is the base alone, "start" a copy of what trains as it
     began (full fine-tuning, or adapters that were trained before), "cached" what the batch holds, "none" nothing.
     """
-
-    def of_reference(frozen: Any) -> Any:
-        if reference == "start":
-            return attach.attach(frozen.base, frozen.extra)
-        return frozen
+    against = Reference(reference, sync)
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array | None) -> tuple[jax.Array, jax.Array, Metrics]:
         del key
-        base = frozen.base if reference == "start" else frozen
-        mine = completions.of(attach.attach(base, trainable), batch, config, ld_alpha=ld_alpha, squares=wpo)
+        params = attach.attach(against.base(frozen), trainable)
+        mine = completions.of(params, batch, config, ld_alpha=ld_alpha, squares=wpo)
         policy, lengths = completions.pairs(mine.logps, batch), completions.pair_lengths(mine, batch)
         weights = batch.pair_weights.reshape(-1)
         held = PairLogps(jnp.zeros_like(policy.chosen), jnp.zeros_like(policy.rejected))
         if reference == "cached":
             held = completions.pairs(batch.reference, batch)
         elif reference != "none":
-            theirs = completions.of(of_reference(frozen), batch, config, ld_alpha=ld_alpha, squares=False)
+            theirs = completions.of(against.weights(frozen), batch, config, ld_alpha=ld_alpha, squares=False)
             held = completions.pairs(jax.lax.stop_gradient(theirs.logps), batch)
         shaped = (policy, held) if divergence is None else divergences.shaped(policy, held, divergence)
         given = {"policy": shaped[0], "reference": shaped[1], "lengths": lengths, "weights": weights}
@@ -96,13 +117,7 @@ def make(
         shape = batch.pair_weights.shape
         return total.reshape(shape), batch.pair_weights, {name: x.reshape(shape) for name, x in metrics.items()}
 
-    return Algorithm(
-        init=init,
-        experience=algorithm.as_it_is,
-        loss=loss,
-        extra=started(sync) if reference == "start" else None,
-        reference=of_reference if reference in ("base", "start") else None,
-    )
+    return against.algorithm(init, loss)
 
 
 def started(sync: Sync) -> algorithm.Extra:

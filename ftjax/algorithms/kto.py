@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from ftjax.adapters import attach
-from ftjax.algorithms import algorithm, completions, dpo
+from ftjax.algorithms import completions, dpo
 from ftjax.algorithms.algorithm import Algorithm, Metrics
 from ftjax.losses import unpaired
 from ftjax.models.config import ModelConfig
@@ -31,16 +31,13 @@ def make(
 
     `reference` and `sync` as in `dpo.make`; it cannot be "none".
     """
-
-    def of_reference(frozen: Any) -> Any:
-        return attach.attach(frozen.base, frozen.extra) if reference == "start" else frozen
+    against = dpo.Reference(reference, sync)
 
     def loss(trainable: Any, frozen: Any, batch: Any, key: jax.Array | None) -> tuple[jax.Array, jax.Array, Metrics]:
         del key
-        base = frozen.base if reference == "start" else frozen
         ask = lambda params: completions.of(params, batch, config, ld_alpha=1.0, squares=False)
-        policy = ask(attach.attach(base, trainable)).logps.reshape(-1)
-        held = batch.reference if reference == "cached" else jax.lax.stop_gradient(ask(of_reference(frozen)).logps)
+        policy = ask(attach.attach(against.base(frozen), trainable)).logps.reshape(-1)
+        held = batch.reference if reference == "cached" else jax.lax.stop_gradient(ask(against.weights(frozen)).logps)
         held, weights = held.reshape(-1), batch.label_weights.reshape(-1)
         desirable = (batch.labels.reshape(-1) > 0.5).astype(policy.dtype)
         given = {"policy": policy, "reference": held, "desirable": desirable}
@@ -52,10 +49,4 @@ def make(
         shape = batch.label_weights.shape
         return values.reshape(shape), batch.label_weights, jax.tree.map(lambda x: x.reshape(shape), metrics)
 
-    return Algorithm(
-        init=init,
-        experience=algorithm.as_it_is,
-        loss=loss,
-        extra=dpo.started(sync) if reference == "start" else None,
-        reference=of_reference if reference in ("base", "start") else None,
-    )
+    return against.algorithm(init, loss)

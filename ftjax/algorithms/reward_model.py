@@ -15,15 +15,14 @@ from ftjax.algorithms import algorithm, completions
 from ftjax.algorithms.algorithm import Algorithm, Metrics
 from ftjax.algorithms.dpo import Init
 from ftjax.losses import reward
-from ftjax.models import decoder
+from ftjax.models import decoder, heads
 from ftjax.models.config import ModelConfig
 
 
 def scores(params: Any, batch: Any, config: ModelConfig) -> jax.Array:
     """Returns the score of every completion of a PreferenceBatch, float32 [B, C]; anything where there is none."""
     hidden_BTD = decoder.hidden(params, batch.tokens, config, batch.positions, batch.segments, batch.branches)
-    last_BCD = jnp.take_along_axis(hidden_BTD, batch.ends[..., None], axis=1).astype(jnp.float32)
-    return (last_BCD @ params.score)[..., 0]
+    return heads.score(params, hidden_BTD, batch.ends)
 
 
 def with_head(init: Init) -> Init:

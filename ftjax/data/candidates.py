@@ -75,13 +75,8 @@ def encode_preferences_file(
     made = template.load(template_name, tok) if template_name is not None or tok.chat_template else None
     if isinstance(data, str) and world.accepts(data):
         data = preferences.read(data)  # made, not stored: its rows are what tells one from another
-    key = cache.key(
-        data=encode.identity(data),
-        template=[made.text, made.bos_token, made.eos_token] if made else None,
-        tokenizer=tok.fingerprint,
-        settings=["preferences", max_length, truncation, equal, mismatched],
-        format=[encode.FORMAT, FORMAT],
-    )
+    settings = ["preferences", max_length, truncation, equal, mismatched]
+    key = encode.cache_key(data, tok, made, settings=settings, form=[encode.FORMAT, FORMAT])
     known = cache.read(key, _ARRAYS)
     if known is not None:
         arrays, about = known

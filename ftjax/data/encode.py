@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,13 +49,7 @@ def encode_file(
     made = template.load(template_name, tok) if template_name is not None or tok.chat_template else None
     if isinstance(data, str) and world.accepts(data):
         data = records.read(str(data))  # made, not stored: its rows are what tells one from another
-    key = cache.key(
-        data=identity(data),
-        template=[made.text, made.bos_token, made.eos_token] if made else None,
-        tokenizer=tok.fingerprint,
-        settings=[max_length, truncation, train_on],
-        format=FORMAT,
-    )
+    key = cache_key(data, tok, made, settings=[max_length, truncation, train_on], form=FORMAT)
     known = cache.read(key, ("ids", "mask", "offsets"))
     if known is not None:
         arrays, about = known
@@ -79,6 +73,19 @@ def encode_file(
         about={"wheres": [example.where for example in examples], "summary": told.as_dict()},
     )
     return examples, told
+
+
+def cache_key(
+    data: Any, tok: tokenizer.Tokenizer, made: template.Template | None, *, settings: list[Any], form: Any
+) -> str:  # fmt: skip
+    """Returns the key of encoded data: all that its tokens depend on. `form` is the version of the rules."""
+    return cache.key(
+        data=identity(data),
+        template=[made.text, made.bos_token, made.eos_token] if made else None,
+        tokenizer=tok.fingerprint,
+        settings=settings,
+        format=form,
+    )
 
 
 def encode_records(

@@ -1,7 +1,6 @@
 """How far a policy has gone from its reference, by its own samples."""
 
 from collections.abc import Sequence
-import functools
 import math
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from ftjax.data import batch as batches
 from ftjax.data import encode
-from ftjax.models import decoder
+from ftjax.evals import likelihood
 from ftjax.models.config import ModelConfig
 from ftjax.sampling import generate
 
@@ -51,7 +50,7 @@ def sampled(
         tokens, counts = jax.device_get((out.tokens, out.mask.sum(axis=1)))
         rows = [_row(prompt, row[:n]) for prompt, row, n in zip(filled, tokens, counts, strict=True)]
         batch = jax.tree.map(jnp.asarray, batches.pad_rows(rows, length=length))
-        mine, theirs = (_sums(model, batch, config=config) for model in (params, reference))
+        mine, theirs = (likelihood.of_rows(model, batch, config=config) for model in (params, reference))
         found.append(np.asarray(mine - theirs, np.float64)[: len(asked)])
     every = np.concatenate(found)
     error = every.std(ddof=1) / math.sqrt(len(every)) if len(every) > 1 else math.nan
@@ -62,12 +61,3 @@ def _row(prompt: Sequence[int], completion: np.ndarray) -> encode.Example:
     ids = np.concatenate([np.asarray(prompt, np.int32), completion.astype(np.int32)])
     mask = np.concatenate([np.zeros(len(prompt), np.uint8), np.ones(len(completion), np.uint8)])
     return encode.Example(ids, mask, "sample")
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def _sums(params: Any, batch: Any, *, config: ModelConfig) -> jax.Array:
-    """Returns the log-probability of the counted tokens of every row, [B]."""
-    out = decoder.logps(
-        params, batch.tokens, batch.targets, batch.weights, config, batch.positions, batch.segments
-    )  # fmt: skip
-    return jnp.sum(out.logps * batch.weights, axis=1)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ftjax.errors import UserError
+from ftjax.nn import flash as cudnn
 from ftjax.quant import format as quant_format
 
 ATTENTION = "FTJAX_ATTENTION"  # xla: never cuDNN's
@@ -73,8 +74,6 @@ def flash(q_BTKGH: jax.Array, softcap: float) -> bool:
         return False
     if softcap or q_BTKGH.shape[1] % 2 or q_BTKGH.shape[-1] > 256:
         return False
-    from ftjax.nn import flash as cudnn
-
     fault = cudnn.fault(q_BTKGH.shape[2:], q_BTKGH.dtype)
     where = f"attention on {getattr(device, 'device_kind', device)}"
     _say(f"{where}: XLA's, for cuDNN's {fault}" if fault else f"{where}: cuDNN's; {ATTENTION}=xla turns it off")

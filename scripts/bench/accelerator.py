@@ -17,7 +17,7 @@ import sys
 import time
 
 from scripts import cli
-from scripts.bench import step
+from scripts.bench import decode_kernel, step
 
 PROMPT = 32
 
@@ -65,24 +65,8 @@ def ceilings():
     import jax.numpy as jnp
 
     x = jax.random.normal(jax.random.key(0), (8192, 8192), jnp.bfloat16)
-    product, copy = jax.jit(lambda x: x @ x), jax.jit(lambda x: x + 1)
-    y = jax.random.normal(jax.random.key(1), (1 << 29,), jnp.bfloat16)
-    return 2 * 8192**3 / median(lambda: product(x), 10), 2 * y.nbytes / median(lambda: copy(y), 10)
-
-
-def median(run, repeats):
-    """Returns the median time of a function of arrays on the device, after one call that is not timed."""
-    import statistics
-
-    import jax
-
-    jax.block_until_ready(run())
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    product = decode_kernel.seconds(jax.jit(lambda x: x @ x), x, repeats=10)
+    return 2 * 8192**3 / product, decode_kernel.copied(10)
 
 
 def peak():
@@ -150,7 +134,7 @@ def decode(args, config, base, rows, copy):
     began = time.perf_counter()
     jax.block_until_ready(ask())
     first = time.perf_counter() - began
-    spent = median(lambda: ask().tokens, 3)
+    spent = decode_kernel.seconds(lambda: ask().tokens, repeats=3)
     read = tree.nbytes(base) - (0 if config.tie_embeddings else base.embed_tokens.nbytes)
     return {
         "rows": rows,

@@ -23,7 +23,8 @@ from ftjax.nn import attention, backends, flash, packed_dot
 from ftjax.quant import convert
 from ftjax.quant import format as quant_format
 from ftjax.sampling import generate
-from ftjax.train import optimizer, state, step
+from ftjax.train import state, step
+from tests.cases import adamw
 
 pytestmark = [
     pytest.mark.gpu,
@@ -97,13 +98,7 @@ def rows():
 
 
 def training(config):
-    schedule = optimizer.schedule(
-        schedule="constant", learning_rate=1e-2, steps=10, warmup_steps=0, end_ratio=0.0, decay_share=0.1
-    )
-    chain = optimizer.build(
-        schedule, name="adamw", b1=0.9, b2=0.999, eps=1e-8, momentum=0.0, weight_decay=0.0, decay=".*", clip_norm=1.0,
-        lora_plus_ratio=1.0,
-    )  # fmt: skip
+    chain, schedule = adamw(1e-2, eps=1e-8)
     init = functools.partial(
         adapters_init.init, make=functools.partial(lora.init_one, dropout=0.0, rslora=False), targets="all-linear",
         rank=8, alpha=16.0, rank_pattern={}, alpha_pattern={},
