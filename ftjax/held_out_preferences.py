@@ -70,7 +70,7 @@ class HeldOutPreferences(NamedTuple):
             )
         if self.text is not None:
             logps = lambda batch: likelihood.of_rows(model.params, batch, config=self.config).sum()
-            sums_of = lambda batch: (-logps(batch), batch.weights.sum(), {})
+            sums_of: held_out.Sums = lambda batch: (-logps(batch), batch.weights.sum(), {})
             text = perplexity.evaluate(sums_of, self.text.batches, self.text.units)
             numbers |= {name.replace("eval_", "eval_text_"): value for name, value in text.items()}
         return numbers, given
