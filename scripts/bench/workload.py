@@ -158,14 +158,25 @@ def matmul_rate(size=1024, repeats=6):
     return repeats * 2 * 2 * size**3 / (time.process_time() - began)
 
 
+def compiled_for(case):
+    """Returns the program of every shape of the case's batches."""
+    found = {}
+    for batch in case.batches:
+        if batch.tokens.shape not in found:
+            found[batch.tokens.shape] = case.step.lower(case.state, case.base, batch, jnp.float32(jnp.inf)).compile()
+    return found
+
+
+def temporary(compiled):
+    """Returns the MiB of temporary arrays of the largest of these programs."""
+    return max(p.memory_analysis().temp_size_in_bytes for p in compiled.values()) / 2**20
+
+
 def timed(case, steps):
     """Returns times and memory of `steps` steps after every shape was compiled."""
-    limit, compiled, seconds, losses = jnp.float32(jnp.inf), {}, 0.0, []
-    for batch in case.batches:
-        if batch.tokens.shape not in compiled:
-            began = time.monotonic()
-            compiled[batch.tokens.shape] = case.step.lower(case.state, case.base, batch, limit).compile()
-            seconds = max(seconds, time.monotonic() - began)
+    limit, began, losses = jnp.float32(jnp.inf), time.monotonic(), []
+    compiled = compiled_for(case)
+    seconds = (time.monotonic() - began) / len(compiled)
     case.state, metrics = compiled[case.batches[0].tokens.shape](case.state, case.base, case.batches[0], limit)
     first = float(metrics["loss"])
     cpu, wall, real, slots = [], [], [], []
@@ -189,7 +200,7 @@ def timed(case, steps):
         "tokens_per_cpu_second": sum(real) / sum(cpu),
         "compile_seconds": seconds,
         "programs": len(compiled),
-        "temporary_mib": max(p.memory_analysis().temp_size_in_bytes for p in compiled.values()) / 2**20,
+        "temporary_mib": temporary(compiled),
         "peak_rss_mib": clock.peak_rss() / 2**20,
     }
 

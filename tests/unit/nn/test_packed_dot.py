@@ -20,10 +20,11 @@ I, O = 256, 128
 
 @functools.cache
 def node(name, group=0, inputs=I, outputs=O, layers=()):
-    """A random weight; it is quantised in one program, which is most of the time that it takes."""
+    """A random weight, also while something is traced; one program quantises it, which is most of the time it takes."""
     group = convert.group_of(name, group if convert.module(name).GROUP else 0)
     weight = np.random.default_rng(0).standard_normal((*layers, inputs, outputs), np.float32) / inputs**0.5
-    return jax.jit(functools.partial(convert.module(name).quantize, group=group))(weight)
+    with jax.ensure_compile_time_eval():  # it is kept for other tests
+        return jax.jit(functools.partial(convert.module(name).quantize, group=group))(weight)
 
 
 def by_code():
@@ -166,11 +167,11 @@ def test_decoding_shapes_and_layers_in_a_scan_give_the_same_products(interpreted
 
 @pytest.mark.parametrize("name", ["nf4-dq", "int8"])
 def test_gradients_are_those_of_the_dense_weight(name, interpreted):
-    x = rows(4).reshape(2, 2, I)
+    x, weight = rows(4).reshape(2, 2, I), node(name)
     loss = lambda product: lambda x: jnp.sum(jnp.sin(product(x)))
-    value, grad = jax.jit(jax.value_and_grad(loss(lambda x: matmul.matmul(x, node(name)))))(x)
+    value, grad = jax.jit(jax.value_and_grad(loss(lambda x: matmul.matmul(x, weight))))(x)
     assert interpreted
-    wanted, expected = jax.jit(jax.value_and_grad(loss(lambda x: x @ node(name).dequantize(x.dtype))))(x)
+    wanted, expected = jax.jit(jax.value_and_grad(loss(lambda x: x @ weight.dequantize(x.dtype))))(x)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
     np.testing.assert_allclose(grad, expected, atol=1e-5)
 
