@@ -19,7 +19,7 @@ class Extra(NamedTuple):
     """What changes in training, but not by gradients, and is in every checkpoint: a copy that is a reference."""
 
     init: Callable[[Any, Any], Any]  # (trainable, base) -> extra
-    update: Callable[[Any, Any, jax.Array], Any]  # (extra, new trainable, number of updates done) -> extra
+    update: Callable[[Any, Any, jax.Array, Metrics], Any]  # (extra, new trainable, steps done, their metrics) -> extra
 
 
 class Algorithm(NamedTuple):
@@ -27,10 +27,13 @@ class Algorithm(NamedTuple):
 
     init: Callable[[jax.Array, Any], Any]  # (key, base) -> trainable
     experience: Callable[[Any, Any, Any, jax.Array], Iterable[Any]]  # (trainable, base, batch, key) -> device batches
-    loss: Callable[[Any, Any, Any, jax.Array | None], tuple[jax.Array, jax.Array, Metrics]]
-    # (trainable, base, batch, key) -> loss per element, its weights, metrics per element; a key of None: no dropout
+    loss: Callable[[Any, Any, Any, jax.Array | None], tuple[Any, Any, Metrics]]
+    # (trainable, base, batch, key) -> loss per element, its weights, metrics per element; a key of None: no dropout.
+    # With `terms` above 1: a tuple of losses and one of weights, whose means are summed; metrics go by the first.
     extra: Extra | None = None
     reference: Callable[[Any], Any] | None = None  # base -> weights of the policy that this one is held against
+    terms: int = 1  # means of different elements, for example of tokens and of values, that the loss is the sum of
+    policy: Callable[[Any], Any] = lambda trainable: trainable  # what of it is the language model
 
 
 def frozen(base: Any, extra: Any) -> Any:

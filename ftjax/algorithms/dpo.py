@@ -123,7 +123,8 @@ def make(
 def started(sync: Sync) -> algorithm.Extra:
     """Returns the extra that is a copy of what trains as it began, moved towards it as `sync` says."""
 
-    def update(extra: Any, trainable: Any, step: jax.Array) -> Any:
+    def update(extra: Any, trainable: Any, step: jax.Array, metrics: Metrics) -> Any:
+        del metrics
         if not sync.every:
             return extra
         alpha = jnp.where(step % sync.every == 0, sync.alpha, 0.0)

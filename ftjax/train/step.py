@@ -7,7 +7,7 @@ last good state still in its hands.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,73 @@ def _microbatches(batch: Any, count: int) -> Any:
     return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), batch)
 
 
+class Updated(NamedTuple):
+    """What one update leaves behind."""
+
+    trainable: Any
+    opt_state: Any
+    loss: jax.Array
+    weight: jax.Array
+    grad_norm: jax.Array
+    totals: dict[str, reduce.Total]
+
+
+Update = Callable[[Any, Any, Any, Any, jax.Array], Updated]
+
+
+def update_of(algorithm: Algorithm, optimizer: optax.GradientTransformation, *, microbatches: int) -> Update:
+    """Returns `update(trainable, opt_state, base, batch, key)`; `base` is what the loss takes.
+
+    Where the loss is a sum of terms, each is divided by its own weight, over the whole batch.
+    """
+
+    def summed(trainable: Any, base: Any, part: Any, key: jax.Array, counts: Any) -> tuple[jax.Array, Any]:
+        values, weights, metrics = algorithm.loss(trainable, base, part, key)
+        if algorithm.terms == 1:
+            total, weight = reduce.masked_sum(values, weights), jnp.sum(weights, dtype=jnp.float32)
+            return total, (weight, reduce.totals(metrics, weights))
+        # The share of a microbatch in the mean of every term, whose weights over all of them are known.
+        means = [reduce.masked_sum(v, w) / n for v, w, n in zip(values, weights, counts, strict=True)]
+        return sum(means, jnp.float32(0)), (jnp.float32(1 / microbatches), reduce.totals(metrics, weights[0]))
+
+    gradient = jax.value_and_grad(summed, has_aux=True)
+
+    def count(trainable: Any, base: Any, part: Any, key: jax.Array) -> Any:
+        """Returns the weight of every term; all else that the loss computes for it is dead code."""
+        if algorithm.terms == 1:
+            return None
+        weights = algorithm.loss(trainable, base, part, key)[1]
+        return jnp.stack([jnp.sum(w, dtype=jnp.float32) for w in weights])
+
+    def over_microbatches(trainable: Any, base: Any, batch: Any, key: jax.Array) -> Any:
+        least = lambda counts: None if counts is None else tuple(jnp.maximum(counts, 1e-9))
+        if microbatches == 1:
+            return gradient(trainable, base, batch, key, least(count(trainable, base, batch, key)))
+        parts = _microbatches(batch, microbatches)
+        counts = jax.lax.map(lambda part: count(trainable, base, part, key), parts)
+        counts = least(None if counts is None else jnp.sum(counts, axis=0))
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(gradient, trainable, base, first, key, counts)
+        start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def body(total: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
+            index, part = numbered
+            new = gradient(trainable, base, part, jax.random.fold_in(key, index), counts)
+            return jax.tree.map(jnp.add, total, new), None
+
+        return jax.lax.scan(body, start, (jnp.arange(microbatches), parts))[0]
+
+    def update(trainable: Any, opt_state: Any, base: Any, batch: Any, key: jax.Array) -> Updated:
+        (loss, (weight, sums)), grads = over_microbatches(trainable, base, batch, key)
+        weight = jnp.maximum(weight, 1e-9)
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        grad_norm = optax.tree.norm(grads)
+        updates, opt_state = optimizer.update(grads, opt_state, trainable)
+        return Updated(optax.apply_updates(trainable, updates), opt_state, loss / weight, weight, grad_norm, sums)
+
+    return update
+
+
 def make(
     algorithm: Algorithm,
     optimizer: optax.GradientTransformation,
@@ -33,50 +100,35 @@ def make(
     microbatches: int,
 ) -> Step:
     """Returns the step, not yet jitted; the batch's rows must divide by `microbatches`."""
-
-    def summed(trainable: Any, base: Any, part: Any, key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        values, weights, metrics = algorithm.loss(trainable, base, part, key)
-        sums = reduce.totals(metrics, weights)
-        return reduce.masked_sum(values, weights), (jnp.sum(weights, dtype=jnp.float32), sums)
-
-    gradient = jax.value_and_grad(summed, has_aux=True)
-
-    def over_microbatches(trainable: Any, base: Any, batch: Any, key: jax.Array) -> Any:
-        if microbatches == 1:
-            return gradient(trainable, base, batch, key)
-        parts = _microbatches(batch, microbatches)
-        first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(gradient, trainable, base, first, key)
-        start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-        def body(total: Any, numbered: tuple[jax.Array, Any]) -> tuple[Any, None]:
-            index, part = numbered
-            new = gradient(trainable, base, part, jax.random.fold_in(key, index))
-            return jax.tree.map(jnp.add, total, new), None
-
-        return jax.lax.scan(body, start, (jnp.arange(microbatches), parts))[0]
+    update = update_of(algorithm, optimizer, microbatches=microbatches)
 
     def step(state: TrainState, base: Any, batch: Any, limit: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         # From the host where the optimizer's state is kept there (it goes back by the jit's out_shardings), else as is.
         state = state.replace(opt_state=jax.device_put(state.opt_state, jax.memory.Space.Device))
         key = jax.random.fold_in(state.key, state.step)
-        (loss, (weight, sums)), grads = over_microbatches(state.trainable, frozen(base, state.extra), batch, key)
-        weight = jnp.maximum(weight, 1e-9)
-        loss = loss / weight
-        means = reduce.means(sums)
-        grads = jax.tree.map(lambda g: g / weight, grads)
-        grad_norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
-        trainable = optax.apply_updates(state.trainable, updates)
-        new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
-        if algorithm.extra is not None:
-            new = new.replace(extra=algorithm.extra.update(state.extra, trainable, new.step))
-        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (loss <= limit)
-        kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new.replace(key=None), state.replace(key=None))
-        metrics = {"loss": loss, "grad_norm": grad_norm, "learning_rate": schedule(state.step), **means}
-        return kept.replace(key=state.key), metrics | {"weight": weight, "applied": good.astype(jnp.float32)}
+        done = update(state.trainable, state.opt_state, frozen(base, state.extra), batch, key)
+        metrics = {
+            "loss": done.loss,
+            "grad_norm": done.grad_norm,
+            "learning_rate": schedule(state.step),
+            **reduce.means(done.totals),
+        }
+        good = jnp.isfinite(done.loss) & jnp.isfinite(done.grad_norm) & (done.loss <= limit)
+        new = finish(algorithm, state, done.trainable, done.opt_state, metrics, good)
+        return new, metrics | {"weight": done.weight, "applied": good.astype(jnp.float32)}
 
     return step
+
+
+def finish(
+    algorithm: Algorithm, state: TrainState, trainable: Any, opt_state: Any, metrics: Any, good: jax.Array
+) -> TrainState:
+    """Returns the state after a step, with what the algorithm carries; the old one where the step is not `good`."""
+    new = state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state)
+    if algorithm.extra is not None:
+        new = new.replace(extra=algorithm.extra.update(state.extra, trainable, new.step, metrics))
+    kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new.replace(key=None), state.replace(key=None))
+    return kept.replace(key=state.key)
 
 
 Sums = tuple[jax.Array, jax.Array, dict[str, reduce.Total]]  # of losses, weights, metrics
