@@ -7,7 +7,7 @@ be negative, k2 is biased with little variance, k3 is unbiased and never negativ
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-LARGEST_LOG_RATIO = 20.0  # k3 grows like exp(-x); one token that the policy has all but dropped must not be infinite
+from ftjax.losses import ratios
 
 
 def k1(logps: Float[Array, "B T"], reference: Float[Array, "B T"]) -> Float[Array, "B T"]:
@@ -21,9 +21,12 @@ def k2(logps: Float[Array, "B T"], reference: Float[Array, "B T"]) -> Float[Arra
 
 
 def k3(logps: Float[Array, "B T"], reference: Float[Array, "B T"]) -> Float[Array, "B T"]:
-    """Returns exp(-x) - 1 + x: k1 with a control variate of mean 0."""
-    x = jnp.clip(logps - reference, -LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
-    return jnp.expm1(-x) + x
+    """Returns exp(-x) - 1 + x: k1 with a control variate of mean 0.
+
+    x is at most 20 in size, as k3 grows like exp(-x): one token that the policy has all but dropped must not make it
+    infinite.
+    """
+    return ratios.k3(ratios.log_ratio(logps, reference))
 
 
 def adapt_by_paper(

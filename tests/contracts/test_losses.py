@@ -20,6 +20,7 @@ SIZES = {"B": ELEMENTS, "T": 6, "pairs": ELEMENTS, "n": ELEMENTS}
 HOLDS = {
     "weights": lambda shape: np.ones(shape),
     "present": lambda shape: np.ones(shape),
+    "mask": lambda shape: np.ones(shape),
     "lengths": lambda shape: 1 + np.arange(np.prod(shape)).reshape(shape) % 3,
     "margin": lambda shape: np.arange(np.prod(shape)).reshape(shape) % 2,
     "labels": lambda shape: np.arange(np.prod(shape)).reshape(shape) % 2,
@@ -128,6 +129,7 @@ def put(index, value):
 
 def test_there_are_losses():
     assert {"supervised.cross_entropy", "preference.dpo", "reference_free.orpo", "unpaired.kto"} <= set(NAMES)
+    assert {"policy.ppo", "policy.grpo", "policy.gspo", "policy.cispo", "policy.reinforce"} <= set(NAMES)
     assert {"preference.aot", "preference.aot_unpaired"} == set(COUPLED)
 
 
