@@ -1,7 +1,6 @@
-"""Prompts -> completions: one jitted program of prefill and decoding, over any base with any adapter."""
+"""Prompts -> completions, over any base with any adapter: all rows at once, or through slots that a queue fills."""
 
-from collections.abc import Sequence
-import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,104 +8,48 @@ import jax.numpy as jnp
 import numpy as np
 
 from ftjax.errors import UserError
-from ftjax.models import decoder
 from ftjax.models.config import ModelConfig
-from ftjax.nn import cache
-from ftjax.sampling import warp
+from ftjax.sampling import queue, stops, warp
+from ftjax.sampling import rows as programs
+
+MULTIPLE = 32  # that the length of prompts is rounded up to, so that few programs are compiled
 
 
 class Generated(NamedTuple):
-    """Completions of a batch of prompts, all [B, N]."""
+    """Completions of a batch of prompts, [B, N]; `samples` of one prompt lie side by side."""
 
     tokens: jax.Array  # int32, 0 after the end of a row
     logps: jax.Array  # float32: log-probability under the distribution that was sampled from
     mask: jax.Array  # int32: 1 for generated tokens, the stop token included
+    ended: jax.Array  # bool [B]: by a stop token or a stop string, not by length
 
 
-class _Loop(NamedTuple):
-    number: jax.Array  # of the token that the loop is about to write
-    token_B: jax.Array
-    logp_B: jax.Array
-    done_B: jax.Array
-    kv: cache.KVCache
-    out: Generated
+# What the numbers may be: as it is said, and whether it holds.
+RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    "max_new_tokens": (">= 1", lambda x: x >= 1),
+    "temperature": (">= 0", lambda x: x >= 0),
+    "top_k": (">= 0", lambda x: x >= 0),
+    "top_p": ("in (0, 1]", lambda x: 0 < x <= 1),
+    "min_p": ("in [0, 1]", lambda x: 0 <= x <= 1),
+    "repetition_penalty": ("> 0", lambda x: x > 0),
+    "samples": (">= 1", lambda x: x >= 1),
+    "slots": (">= 0 (0: as many as rows)", lambda x: x >= 0),
+}
 
 
-def left_pad(prompts: Sequence[Sequence[int]], multiple: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tokens and validity [B, T], prompts at the right end, T rounded up so that few programs are compiled."""
-    longest = max((len(p) for p in prompts), default=0)
-    if not prompts or min(len(p) for p in prompts) == 0:
+def _check_numbers(values: Mapping[str, float]) -> None:
+    """Raises UserError for the first number that is out of its range."""
+    for name, value in values.items():
+        said, holds = RANGES[name]
+        if not holds(value):
+            raise UserError(f"{name} {value} must be {said}")
+
+
+def _longest(prompts: Sequence[Sequence[int]]) -> int:
+    """Returns the length of the longest prompt; raises UserError where one is empty, or there is none."""
+    if min(map(len, prompts), default=0) == 0:
         raise UserError("every prompt needs at least one token; an empty one has nothing to continue")
-    length = -(-longest // multiple) * multiple
-    tokens, valid = np.zeros((len(prompts), length), np.int32), np.zeros((len(prompts), length), np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, length - len(prompt) :] = prompt
-        valid[row, length - len(prompt) :] = 1
-    return tokens, valid
-
-
-def _sample(
-    logits_BV: jax.Array,
-    keys_B: jax.Array,
-    count: jax.Array,
-    heat: jax.Array | None,
-    top_k: int,
-    top_p: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
-    """Returns a token a row and its log-probability; without heat the most likely one, at log-probability 0."""
-    if heat is None:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32), jnp.zeros(logits_BV.shape[0], jnp.float32)
-    warped = warp.top_k(warp.temperature(logits_BV, heat), k=top_k)
-    warped = warped if top_p is None else warp.top_p(warped, top_p)
-    draw = lambda key, row: jax.random.categorical(jax.random.fold_in(key, count), row)
-    token_B = jax.vmap(draw)(keys_B, warped).astype(jnp.int32)
-    logps_BV = jax.nn.log_softmax(warped, axis=-1)
-    return token_B, jnp.take_along_axis(logps_BV, token_B[:, None], axis=-1)[:, 0]
-
-
-@functools.partial(jax.jit, static_argnames=("config", "new", "top_k"))
-def _generate(
-    params: Any,
-    tokens_BT: jax.Array,
-    valid_BT: jax.Array,
-    keys_B: jax.Array,
-    stop_ids: jax.Array,
-    heat: jax.Array | None,
-    top_p: jax.Array | None,
-    *,
-    config: ModelConfig,
-    new: int,
-    top_k: int,
-) -> Generated:
-    rows, length = tokens_BT.shape
-    kv = cache.init(
-        layers=config.n_layers,
-        batch=rows,
-        slots=length + new,
-        kv_heads=config.n_kv_heads,
-        head_dim=config.head_dim,
-        dtype=config.dtype,
-    )
-    logits_BV, kv = decoder.decode(params, tokens_BT, valid_BT, kv, config)
-    token_B, logp_B = _sample(logits_BV, keys_B, jnp.int32(0), heat, top_k, top_p)
-    empty = jnp.zeros((rows, new), jnp.int32)
-    out = Generated(tokens=empty, logps=jnp.zeros((rows, new), jnp.float32), mask=empty)
-
-    def body(loop: _Loop) -> _Loop:
-        live_B = ~loop.done_B
-        out = Generated(
-            tokens=loop.out.tokens.at[:, loop.number].set(jnp.where(live_B, loop.token_B, 0)),
-            logps=loop.out.logps.at[:, loop.number].set(jnp.where(live_B, loop.logp_B, 0.0)),
-            mask=loop.out.mask.at[:, loop.number].set(live_B.astype(jnp.int32)),
-        )
-        done_B = loop.done_B | jnp.any(loop.token_B[:, None] == stop_ids[None], axis=1)
-        logits_BV, kv = decoder.decode(params, loop.token_B[:, None], jnp.ones((rows, 1), jnp.int32), loop.kv, config)
-        count = loop.number + 1
-        token_B, logp_B = _sample(logits_BV, keys_B, count, heat, top_k, top_p)
-        return _Loop(count, token_B, logp_B, done_B, kv, out)
-
-    start = _Loop(jnp.int32(0), token_B, logp_B, jnp.zeros(rows, bool), kv, out)
-    return jax.lax.while_loop(lambda loop: (loop.number < new) & ~jnp.all(loop.done_B), body, start).out
+    return max(map(len, prompts))
 
 
 def generate(
@@ -120,35 +63,59 @@ def generate(
     top_k: int,
     top_p: float,
     stop_ids: Sequence[int],
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop_strings: Sequence[str] = (),
+    tokenizer: stops.Tokenizer | stops.Decode | None = None,
+    samples: int = 1,
+    slots: int = 0,
+    ignore_stop: bool = False,
 ) -> Generated:
-    """Returns a completion for every prompt (lists of token ids, of unequal length).
+    """Returns `samples` completions of every prompt (lists of token ids, of unequal length).
 
-    A row's sample depends on `key`, its row number and its own prompt, not on its neighbours. temperature 0 is greedy;
-    top_k 0 and top_p 1 leave the distribution whole. A row ends with the first of `stop_ids`, which it keeps.
+    temperature 0 is greedy, with log-probabilities of 0; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 leave the
+    distribution whole. A row ends with the first of `stop_ids`, which it keeps, or with the token that completes one
+    of `stop_strings` in the text that `tokenizer` makes of it. With `ignore_stop` it goes on to max_new_tokens, and
+    `ended` says that a stop token is somewhere in it.
+
+    What a row gets depends on `key`, its number and its own prompt. Its neighbours, also those that fill up slots,
+    change nothing, to the bit, while the number of rows and the rounded length of the longest prompt stay; other
+    shapes sum in another order, which can turn a draw that rounding decides. Two ropes, dynamic and longrope, are
+    stretched by the longest row of the batch, as in transformers.
+
+    `slots` (0: as many as there are rows) limits how many rows are decoded at a time: the others wait, and each takes
+    the place of one that has finished. Under a mesh that is set (`jax.set_mesh`), rows lie over data and fsdp.
     """
-    if max_new_tokens < 1 or temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
-        raise UserError(
-            f"max_new_tokens {max_new_tokens} must be >= 1, temperature {temperature} >= 0, top_k {top_k} >= 0 and "
-            f"top_p {top_p} in (0, 1]"
-        )
-    tokens, valid = left_pad(prompts, 32)
-    longest = int(valid.sum(axis=1).max())
+    _check_numbers(
+        {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+        | {"repetition_penalty": repetition_penalty, "samples": samples, "slots": slots}
+    )
+    longest = _longest(prompts)
     if longest + max_new_tokens > config.context:
         raise UserError(
             f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of {config.context}; "
             "shorten the prompt or lower max_new_tokens"
         )
-    keys_B = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(prompts)))
-    return _generate(
-        params,
-        jnp.asarray(tokens),
-        jnp.asarray(valid),
-        keys_B,
-        jnp.asarray(tuple(stop_ids) or (-1,), jnp.int32),
+    if ignore_stop and stop_strings:
+        raise UserError("ignore_stop with stop_strings: rows that never stop are not read for strings; leave out one")
+    rows = len(prompts) * samples
+    find = stops.finder(stop_strings, tokenizer) if stop_strings else None
+    number = lambda value, off: None if value == off else np.float32(value)
+    rules = programs.Rules(
         # Greedy decoding draws nothing, and a whole distribution is not sorted: that takes longer than the model does.
-        jnp.float32(temperature) if temperature > 0 else None,
-        jnp.float32(top_p) if top_p < 1 else None,
-        config=config,
-        new=max_new_tokens,
+        warps=warp.Warps(number(temperature, 0), number(top_p, 1), number(min_p, 0), number(repetition_penalty, 1)),
+        stop_ids=np.asarray(tuple(stop_ids) or (-1,), np.int32),
         top_k=top_k,
+        new=max_new_tokens,
+        ignore_stop=ignore_stop,
     )
+    if find is not None or 0 < slots < rows:
+        made = queue.run(params, prompts, key, rules, config, samples=samples, slots=slots or rows, find=find)
+        mask = np.arange(max_new_tokens)[None] < made.counts[:, None]
+        return Generated(*map(jnp.asarray, (made.tokens, made.logps, mask.astype(np.int32), made.ended)))
+    tokens, valid = queue.left_pad(prompts, -(-longest // MULTIPLE) * MULTIPLE)
+    started = programs.begin(params, tokens, valid, key, rules, config=config, samples=samples)
+    done, columns = programs.advance(
+        params, started, np.zeros(rows, bool), rules, config=config, steps=max_new_tokens - 1
+    )
+    return Generated(*columns, done.ended_B)

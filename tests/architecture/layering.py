@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "adapters": {"errors", "lookup", "tree", "quant"},
     "nn": {"errors", "mesh", "quant", "adapters"},
     "models": {"errors", "lookup", "tree", "mesh", "quant", "nn"},
-    "sampling": {"errors", "nn", "models"},
+    "sampling": {"errors", "mesh", "nn", "models"},
     "rl": {"errors", "data", "losses", "nn", "models", "sampling"},
     "algorithms": {"errors", "tree", "data", "losses", "adapters", "nn", "models", "sampling", "rl"},
     "runs": {"errors", "lookup", "config", "tree", "disk"},

@@ -87,8 +87,8 @@ def test_samples_follow_the_distribution(run, tiny_config):
     ("changes", "text"),
     [
         ({"prompts": [[1], []]}, "every prompt needs at least one token"),
-        ({"temperature": -1.0}, "temperature -1.0 >= 0"),
-        ({"top_p": 0.0}, r"top_p 0.0 in \(0, 1\]"),
+        ({"temperature": -1.0}, "temperature -1.0 must be >= 0"),
+        ({"top_p": 0.0}, r"top_p 0.0 must be in \(0, 1\]"),
         ({"max_new_tokens": 600}, "exceed the context of 512; shorten the prompt or lower max_new_tokens"),
     ],
 )
