@@ -157,6 +157,139 @@ def reward() -> ml_collections.ConfigDict:
     return config.lock()
 
 
+def ppo() -> ml_collections.ConfigDict:
+    """PPO with LoRA, a value model of its own and a KL penalty in the reward; constants of InstructGPT and TRL."""
+    config = _own_samples("ppo")
+    config.value = {
+        "shared": False,  # a head on the policy's own trunk, instead of adapters of the value's own
+        "path": "",  # a run of a reward model that the value begins as; empty: new adapters and a head of 0
+        "rate_ratio": 1.0,  # learning rate of the value over that of the policy
+    }
+    config.loss = _penalty(0.05) | {
+        "clip_low": 0.2,
+        "clip_high": 0.2,
+        "dual_clip": 0.0,  # largest ratio that counts where an advantage is negative (3 is usual); 0: no limit
+        "value_clip": 0.2,
+        "value_coefficient": 0.1,
+        "gamma": 1.0,
+        "lam": 0.95,
+        "kl_estimator": "k1",  # of the penalty: k1 | k3
+        "score_at": "last",  # token that a completion's score is paid at: last | next (the place after it, as in TRL)
+        "whiten_rewards": False,
+        "ddof": 0,  # of variances: 0 (OpenAI) | 1 (TRL)
+        "importance_cap": 0.0,  # of the correction for a sampler that lags; 0: none
+        "text_coefficient": 0.0,  # of ordinary text (data.text) in the loss: PPO-ptx
+    }
+    config.data.text = ""  # rows for it
+    config.data.text_batch = 8
+    config.rollout.samples = 1
+    config.update.epochs = 4
+    return config.lock()
+
+
+def grpo() -> ml_collections.ConfigDict:
+    """GRPO with LoRA, on policy and without a reference, as in TRL; its kin are other values of `loss`."""
+    config = _own_samples("grpo")
+    config.loss = _penalty(0.0) | {
+        "advantage": "grpo",  # grpo | centred (Dr. GRPO) | rloo | reinforce_plus_plus
+        "loss": "clipped",  # clipped | gspo | gspo_token | cispo | reinforce
+        "normaliser": "per_token",  # per_token (DAPO) | per_sequence (GRPO) | per_length (Dr. GRPO)
+        "clip_low": 0.2,
+        "clip_high": 0.2,  # 0.28: DAPO's clip-higher
+        "dual_clip": 0.0,
+        "kl_in": "loss",  # loss (k3) | reward (k1, RLOO)
+        "importance_cap": 0.0,
+        "only_ended": False,  # completions that were cut at the length do not count
+        "signal": False,  # groups of equal scores do not count (DAPO's dynamic sampling, with `groups`)
+        "groups": 0,  # most groups with signal that a step learns from; 0: all
+    }
+    config.reference.kind = "none"
+    return config.lock()
+
+
+def raft() -> ml_collections.ConfigDict:
+    """Rejection-sampling fine-tuning: learns the best of several completions of its own."""
+    config = _own_samples("raft")
+    config.loss = _penalty(0.0)
+    config.reference.kind = "none"
+    return config.lock()
+
+
+def online_dpo() -> ml_collections.ConfigDict:
+    """DPO on the best and the worst of its own completions, drawn anew in every step."""
+    config = _own_samples("online_dpo")
+    config.loss = _penalty(0.0) | {"name": "dpo", "beta": 0.1, "label_smoothing": 0.0, "tau": 0.05}
+    return config.lock()
+
+
+def _own_samples(algorithm: str) -> ml_collections.ConfigDict:
+    """Returns what configs of algorithms that learn from their own samples share."""
+    config = sft().unlock()
+    config.algorithm = algorithm
+    del config.neftune_alpha, config.data.train_on, config.data.layout
+    config.steps = 100
+    config.data.paths = ("world:preferences/train?size=1000",)
+    config.data.batch_size = 16  # prompts of a step
+    config.data.max_length = 256  # tokens of a prompt
+    config.data.buckets = (32, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+    config.rollout = {
+        "samples": 8,  # completions of each prompt
+        "max_new_tokens": 64,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "min_p": 0.0,
+        "stop": (),  # texts that end a completion, beside the stop tokens
+        "fixed_length": False,  # draw to the end, cut at the stop token afterwards
+        "stop_from": 0,  # with it: stop tokens before this place do not count
+        "slots": 0,  # completions that are decoded at a time, the rest waits; 0: all
+        "sync_every": 1,  # steps after which the sampler becomes the policy; 1: always
+    }
+    config.rewards = {
+        "names": (),  # functions of docs/rewards.md, or pkg.mod:fn
+        "weights": (),  # of the sum, one a name; empty: 1 each
+        "models": (),  # runs of reward models on this base
+        "model_weights": (),
+        "check": "",  # a check of answers as in eval.check, as a reward
+        "check_weight": 1.0,
+        "timeout": 10.0,  # seconds for one row of a function that is called row by row
+        "workers": 2,
+        "missing_end": "none",  # of a completion that does not stop: none | penalty | replace
+        "missing_end_value": 1.0,  # what is taken off the score, or stands for it
+        "overlong": 0,  # tokens from which a completion costs 1 more (DAPO); 0: never
+        "overlong_buffer": 16,  # tokens before that over which the cost grows
+    }
+    config.update = {
+        "epochs": 1,
+        "minibatches": 1,
+        "most_approx_kl": 0.0,  # nats a token at which the updates of a step end early; 0: never
+    }
+    config.reference = {"kind": "base"}  # base | start (a copy of what trains as it began) | none
+    config.stop = {"spike_factor": 0.0, "patience": 0, "kl": 0.0}  # kl: nats a completion that end the run; 0: never
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.schedule = "constant"
+    config.optimizer.warmup_steps = 0
+    config.eval.path = "world:preferences/heldout?size=200"
+    config.eval.check = "ftjax.assets.world:reward"
+    config.eval.text = ""
+    config.eval.kl_prompts = 0
+    config.eval.every = 25
+    config.log.samples = 10  # steps between tables of completions with their scores; 0: never
+    return config
+
+
+def _penalty(coefficient: float) -> dict[str, object]:
+    """Returns how the KL to the reference is penalised."""
+    return {
+        "kl_coefficient": coefficient,
+        "kl_controller": "fixed",  # fixed | paper (Ziegler et al. 2019, section 2.2) | code (as they wrote it)
+        "kl_target": 6.0,  # nats a completion that a controller aims at
+        "kl_gain": 0.1,  # paper
+        "kl_horizon": 10000.0,  # code
+        "normalise_scores": False,  # to mean 0 and variance 1, by all scores so far
+    }
+
+
 def _preferences(config: ml_collections.ConfigDict) -> None:
     """Sets what is read and held out where a config learns from preferences."""
     del config.data.train_on

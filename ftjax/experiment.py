@@ -16,7 +16,7 @@ import ml_collections
 import optax
 
 from ftjax import config as configs
-from ftjax import inference, lookup, objective, training_data, tree
+from ftjax import inference, lookup, objective, rollouts, training_data, tree
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter
 from ftjax.algorithms.algorithm import Algorithm
@@ -27,7 +27,7 @@ from ftjax.models import params
 from ftjax.models.config import ModelConfig
 from ftjax.quant import convert
 from ftjax.runs import weights_and_biases, writers
-from ftjax.train import optimizer
+from ftjax.train import epochs, optimizer
 from ftjax.train import state as states
 
 # What a resumed run may change: nothing that decides which rows are trained on or asked.
@@ -101,6 +101,42 @@ RANGES: dict[str, Range] = {
     "reference.sync_every": NEVER_OR,
     "reference.sync_alpha": SHARE,
     "data.row_length": (lambda v: v >= 0, "at least 0 (0: as long as the largest row needs)"),
+    "rollout.samples": COUNT,
+    "rollout.max_new_tokens": COUNT,
+    "rollout.temperature": POSITIVE,
+    "rollout.top_k": (lambda v: v >= 0, "at least 0 (0: all tokens)"),
+    "rollout.top_p": (lambda v: 0 < v <= 1, "in (0, 1]"),
+    "rollout.min_p": BELOW_ONE,
+    "rollout.slots": (lambda v: v >= 0, "at least 0 (0: all completions at once)"),
+    "rollout.stop_from": (lambda v: v >= 0, "at least 0"),
+    "rollout.sync_every": COUNT,
+    "rewards.weights": (lambda v: all(isinstance(x, int | float) and math.isfinite(x) for x in v), "numbers"),
+    "rewards.timeout": POSITIVE,
+    "rewards.workers": COUNT,
+    "rewards.missing_end_value": (math.isfinite, "a number"),
+    "rewards.overlong": NEVER_OR,
+    "rewards.overlong_buffer": COUNT,
+    "update.epochs": COUNT,
+    "update.minibatches": COUNT,
+    "update.most_approx_kl": NEVER_OR,
+    "value.rate_ratio": POSITIVE,
+    "loss.kl_coefficient": NOT_NEGATIVE,
+    "loss.kl_target": POSITIVE,
+    "loss.kl_gain": POSITIVE,
+    "loss.kl_horizon": POSITIVE,
+    "loss.clip_low": (lambda v: 0 < v <= 1, "in (0, 1]"),
+    "loss.clip_high": POSITIVE,
+    "loss.dual_clip": (lambda v: v == 0 or v > 1, "above 1 (0: no limit)"),
+    "loss.value_clip": POSITIVE,
+    "loss.value_coefficient": NOT_NEGATIVE,
+    "loss.gamma": SHARE,
+    "loss.lam": SHARE,
+    "loss.ddof": (lambda v: v in (0, 1), "0 or 1"),
+    "loss.importance_cap": NEVER_OR,
+    "loss.text_coefficient": NOT_NEGATIVE,
+    "loss.groups": NEVER_OR,
+    "stop.kl": NEVER_OR,
+    "log.samples": NEVER_OR,
     "log.every": NEVER_OR,
     "checkpoint.every": NEVER_OR,
     "checkpoint.keep_last": COUNT,
@@ -108,6 +144,11 @@ RANGES: dict[str, Range] = {
 CHOICES = {
     "data.equal": candidates.EQUAL,
     "data.prefix": candidates.PREFIXES,
+    "loss.kl_estimator": ("k1", "k3"),
+    "loss.score_at": ("last", "next"),
+    "loss.kl_in": ("loss", "reward"),
+    "rewards.missing_end": rollouts.ENDINGS,
+    "loss.kl_controller": rollouts.CONTROLLERS,
     "model.dtype": ("float32", "bfloat16"),
     "model.weights": ("float32", "bfloat16"),
     "model.remat": ("none", "dots", "full"),
@@ -133,9 +174,10 @@ class Experiment:
     held_out: Any  # held_out.HeldOut, or of preferences
     mesh: jax.sharding.Mesh | None
     objective: objective.Objective
-    start: Any  # adapters to go on from, on the host; None: new ones
+    start: objective.Start
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
+    plan: epochs.Plan | None  # of updates in a step; None: one
     abstract_base: Any
     abstract_state: states.TrainState
     state_shardings: Any  # None: wherever jax puts it
@@ -180,9 +222,25 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     if mesh is not None:
         meshes.check_groups(mesh, abstract_base, params.axes(model_config))
     aim = objective.build(c, abstract_base, model_config)
-    start = objective.start(c["adapter"], abstract_base, model_config)
+    start = objective.Start(
+        objective.start(c["adapter"], abstract_base, model_config),
+        rollouts.value_start(c["value"], abstract_base, model_config) if "value" in c else None,
+    )
     shard = loader.Shard(jax.process_index(), jax.process_count())
     data = training_data.read(c, aim, tok, name, shard)
+    if aim.data == "prompts":
+        aim = rollouts.build(
+            c,
+            aim,
+            objective.trainable_init(c["adapter"], abstract_base),
+            model_config,
+            abstract_base=abstract_base,
+            model=c["model"]["path"],
+            prompts=list(itertools.chain(*data.train)),
+            tok=tok,
+            stop_ids=chat.stop_ids(tok, made),
+            mesh=mesh,
+        )
     asked = training_data.hold_out(data, aim, tok, c, model_config, name)
     training_data.check_context(model_config, (*itertools.chain(*data.train), *data.chosen), asked)
     stream = data.stream(data.train)
@@ -195,13 +253,17 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         **{k: o.pop(k) for k in ("schedule", "learning_rate", "warmup_steps", "end_ratio", "decay_share")},
     )
     embedding_rate, offload = o.pop("lora_plus_embedding"), o.pop("offload")
-    chain = optimizer.build(rate, **o)
+    plan = rollouts.plan(c)
+    updates = plan.epochs * plan.minibatches if plan else 1  # the rate is that of a step for all its updates
+    chain = optimizer.build(rate if updates == 1 else lambda count: rate(count // updates), **o)
+    if "value" in c and c["value"]["rate_ratio"] != 1:
+        chain = optimizer.with_rate_of(chain, r"value\..*", c["value"]["rate_ratio"])
     if o["lora_plus_ratio"] != 1:
         chain = optimizer.with_embedding_rate(chain, embedding_rate / c["optimizer"]["learning_rate"])
     begin = lambda base: states.begin(aim.algorithm, base, chain, jax.random.key(0))
     abstract_state = jax.eval_shape(begin, abstract_base)
-    if start is not None:
-        objective.check_start(c["adapter"], start, abstract_state.trainable)
+    if start.adapters is not None:
+        objective.check_start(c["adapter"], start.adapters, aim.algorithm.policy(abstract_state.trainable))
     shardings = states.shardings(mesh, abstract_state, params.axes(model_config), offload=offload)
     built = Experiment(
         config=c,
@@ -218,6 +280,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         start=start,
         schedule=rate,
         optimizer=chain,
+        plan=plan,
         abstract_base=abstract_base,
         abstract_state=abstract_state,
         state_shardings=shardings,
@@ -300,13 +363,25 @@ def _derived(x: Experiment) -> dict[str, str]:
         "trainable": f"{trainable:,} ({trainable / total:.2%}), {_size(tree.nbytes(trained))}",
         "optimizer": f"{c['optimizer']['name']}, {_size(tree.nbytes(x.abstract_state.opt_state))}"
         + (", in host memory" if c["optimizer"]["offload"] == "host" else ""),
-        "batch": f"{c['data']['batch_size']} rows in {c['microbatches']} part(s), up to {positions:,} tokens a step",
+        "batch": _batch(c, positions),
         "epoch": f"{x.loader.batches_per_epoch:.1f} steps; {c['steps']} steps are {epochs:.2f} epochs"
         + ("; many for so few rows, lower config.steps or config.data.batch_size" if epochs > MANY_EPOCHS else ""),
         "held out": f"{x.held_out.rows:,} rows of {held}",
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         + (f", mesh {dict(x.mesh.shape)}" if x.mesh is not None else ""),
     }
+
+
+def _batch(c: Mapping[str, Any], positions: int) -> str:
+    """Returns what a step works through, in words."""
+    rows = c["data"]["batch_size"]
+    if "rollout" not in c:
+        return f"{rows} rows in {c['microbatches']} part(s), up to {positions:,} tokens a step"
+    r, u = c["rollout"], c["update"]
+    return (
+        f"{rows} prompts x {r['samples']} completions of up to {r['max_new_tokens']} tokens a step, "
+        f"{u['epochs'] * u['minibatches']} update(s) from them"
+    )
 
 
 def _size(count: int) -> str:

@@ -33,6 +33,11 @@ class HeldOut(NamedTuple):
         """Returns loss and perplexities."""
         return perplexity.evaluate(sums, self.batches, self.units)
 
+    def during(self, sums: Sums, model: Callable[[], Model]) -> dict[str, float]:
+        """Returns what is measured while training."""
+        del model
+        return self.loss(sums)
+
     def answers(self, model: Model, items: Sequence[tasks.Item]) -> list[tasks.Answer]:
         """Returns greedy answers to some of the items, with their scores (NaN where there is no check)."""
         return ask(self, model, items)

@@ -4,7 +4,7 @@ A policy: loss, reward accuracy and margins, its own answers and their score, th
 perplexity on ordinary text. A reward model: loss and accuracy; its report at the end of a run is `reward_report`'s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -57,23 +57,12 @@ class HeldOutPreferences(NamedTuple):
         numbers, given = self.loss(sums), self.answers(model, self.items)
         if self.check:
             numbers["eval_reward"] = tasks.mean_score(given)
-        if self.kl_prompts and reference is not None:
-            numbers |= policy_kl.sampled(
-                model.params,
-                reference,
-                self.kl_prompts,
-                config=self.config,
-                max_new_tokens=self.max_new_tokens,
-                stop_ids=model.stop_ids,
-                batch_size=self.generate_batch,
-                seed=self.seed,
-            )
-        if self.text is not None:
-            logps = lambda batch: likelihood.of_rows(model.params, batch, config=self.config).sum()
-            sums_of: held_out.Sums = lambda batch: (-logps(batch), batch.weights.sum(), {})
-            text = perplexity.evaluate(sums_of, self.text.batches, self.text.units)
-            numbers |= {name.replace("eval_", "eval_text_"): value for name, value in text.items()}
-        return numbers, given
+        return numbers | of_policy(self, model, reference), given
+
+    def during(self, sums: held_out.Sums, model: Callable[[], Model]) -> dict[str, float]:
+        """Returns what is measured while training."""
+        del model
+        return self.loss(sums)
 
     def remark(self, before: Mapping[str, float], now: Mapping[str, float]) -> str:
         """Returns a warning where the chosen completions lose probability while the margin grows, or nothing."""
@@ -89,6 +78,54 @@ class HeldOutPreferences(NamedTuple):
             "to text that is in no pair. Lower the learning rate, raise config.loss.beta, or add the SFT term (of "
             "pairs: config.loss.names=\"('dpo', 'sft')\")"
         )
+
+
+def of_policy(held: Any, model: Model, reference: Any) -> dict[str, float]:
+    """Returns a policy's KL to its reference, if there is one, and its perplexity on ordinary text, as asked for."""
+    numbers: dict[str, float] = {}
+    if held.kl_prompts and reference is not None:
+        numbers |= policy_kl.sampled(
+            model.params,
+            reference,
+            held.kl_prompts,
+            config=held.config,
+            max_new_tokens=held.max_new_tokens,
+            stop_ids=model.stop_ids,
+            batch_size=held.generate_batch,
+            seed=held.seed,
+        )
+    if held.text is not None:
+        logps = lambda batch: likelihood.of_rows(model.params, batch, config=held.config).sum()
+        sums_of: held_out.Sums = lambda batch: (-logps(batch), batch.weights.sum(), {})
+        text = perplexity.evaluate(sums_of, held.text.batches, held.text.units)
+        numbers |= {name.replace("eval_", "eval_text_"): value for name, value in text.items()}
+    return numbers
+
+
+def text_of(
+    section: Mapping[str, Any], tok: tokenizer.Tokenizer, template_name: str | None, config: ModelConfig
+) -> Text | None:  # fmt: skip
+    """Returns the ordinary text of `eval.text`, in batches; None without it."""
+    if not section["text"]:
+        return None
+    ordinary, _ = encode.encode_file(
+        section["text"], tok, template_name=template_name, max_length=config.context, truncation="drop",
+        train_on="assistant",
+    )  # fmt: skip
+    ordinary = ordinary[: section["rows"]]
+    longest = -(-max(len(one.ids) for one in ordinary) // 64) * 64
+    return Text(
+        batches=loader.eval_batches(
+            ordinary,
+            collator=arrays.EXAMPLES,
+            layout="packed",
+            batch_size=section["batch_size"],
+            length=longest,
+            buckets=(),
+            shard=loader.Shard(jax.process_index(), jax.process_count()),
+        ),
+        units=held_out.units(ordinary, tok),
+    )
 
 
 def build(
@@ -114,26 +151,6 @@ def build(
     items = [_item(row, by_place[row.where], tok) for row in asked]
     if check and items:
         held_out.try_check(check, section["check"], items[0], rows[0].where)
-    text = None
-    if generates and section["text"]:
-        ordinary, _ = encode.encode_file(
-            section["text"], tok, template_name=template_name, max_length=config.context, truncation="drop",
-            train_on="assistant",
-        )  # fmt: skip
-        ordinary = ordinary[: section["rows"]]
-        longest = -(-max(len(one.ids) for one in ordinary) // 64) * 64
-        text = Text(
-            batches=loader.eval_batches(
-                ordinary,
-                collator=arrays.EXAMPLES,
-                layout="packed",
-                batch_size=section["batch_size"],
-                length=longest,
-                buckets=(),
-                shard=loader.Shard(jax.process_index(), jax.process_count()),
-            ),
-            units=held_out.units(ordinary, tok),
-        )
     return HeldOutPreferences(
         rows=len(rows),
         batches=batches,
@@ -142,7 +159,7 @@ def build(
         max_new_tokens=section["max_new_tokens"],
         generate_batch=section["generate_batch"],
         config=config,
-        text=text,
+        text=text_of(section, tok, template_name, config) if generates else None,
         kl_prompts=[row.prompt.tolist() for row in rows[: section["kl_prompts"]]] if generates else [],
         seed=seed,
     )

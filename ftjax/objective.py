@@ -28,6 +28,10 @@ OWN = {
     "dpo": (("loss.names", "reference.kind"), "dpo"),
     "kto": (("loss.desirable_weight", "reference.kind"), "kto"),
     "reward_model": (("loss.margin_scale",), "reward"),
+    "ppo": (("loss.value_clip", "rollout.samples"), "ppo"),
+    "grpo": (("loss.normaliser", "rollout.samples"), "grpo"),
+    "raft": (("rollout.samples",), "raft"),
+    "online_dpo": (("loss.beta", "rollout.samples"), "online_dpo"),
 }
 Init = Callable[[jax.Array, Any], Any]
 
@@ -36,9 +40,17 @@ class Objective(NamedTuple):
     """An algorithm, and what it must be fed."""
 
     algorithm: Algorithm
-    data: str  # rows, pairs, labels
+    data: str  # rows, pairs, labels, prompts
     mismatched: bool = False  # completions of other rows beside each prompt's own
     reward: bool = False  # what trains is a reward model, which generates nothing
+    rollout: Any = None  # rl.rollout.Rollout of an algorithm that learns from its own samples
+
+
+class Start(NamedTuple):
+    """What training goes on from, on the host; None: new adapters."""
+
+    adapters: Any
+    value: Any = None  # adapters and head of a value model
 
 
 def build(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Objective:
@@ -52,6 +64,8 @@ def build(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Obje
             f"config.adapter.dropout is {c['adapter']['dropout']}, but {name} compares two models, which dropout would "
             "make noise of; set 0"
         )
+    if "rollout" in c:  # what it learns from is not read yet: `rollouts.build` makes the algorithm
+        return Objective(sft.make(init, config), "prompts")
     made = {"sft": _sft, "dpo": _dpo, "kto": _kto, "reward_model": _reward}[name](c, init, config)
     if made.reward:
         _check_head(jax.eval_shape(lambda base: init(jax.random.key(0), base), abstract_base))

@@ -92,7 +92,7 @@ def from_base(x: Experiment, base: Any, say: Callable[[str], None]) -> Experimen
         "quant": x.config["quant"],
         "adapter": _digest(path) if path else "",
     }
-    start = None if x.start is None else x.start.replace(score=None)
+    start = None if x.start.adapters is None else x.start.adapters.replace(score=None)
     return _filled(x, facts, lambda: (x.model_config, attach.attach(base, start)), say)
 
 

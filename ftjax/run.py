@@ -15,9 +15,10 @@ from typing import Any
 import jax
 
 from ftjax import held_out as held_outs
-from ftjax import inference, reference, reward_report, tree
+from ftjax import inference, objective, reference, reward_report, tree, watch
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter, attach
+from ftjax.algorithms import ppo
 from ftjax.algorithms.algorithm import Algorithm, frozen
 from ftjax.checkpoint import hf_export, hf_import, peft
 from ftjax.checkpoint.store import Store
@@ -27,7 +28,7 @@ from ftjax.experiment import Experiment
 from ftjax.runs import card, clock, plots, report, writers
 from ftjax.runs.folder import Folder
 from ftjax.runs.jsonl import Jsonl
-from ftjax.train import loop
+from ftjax.train import epochs, loop
 from ftjax.train import state as states
 from ftjax.train import step as steps
 
@@ -65,7 +66,11 @@ def start(x: Experiment, say: Callable[[str], None]) -> Parts:
     state = jax.jit(make, out_shardings=x.state_shardings)(base, x.start)
     if c["adapter"]["name"] == "none":
         base = jax.tree.map(lambda _: None, base)
-    step = steps.make(x.algorithm, x.optimizer, x.schedule, microbatches=c["microbatches"])
+    given = {"microbatches": c["microbatches"]}
+    if x.plan is None:
+        step = steps.make(x.algorithm, x.optimizer, x.schedule, **given)
+    else:
+        step = epochs.make(x.algorithm, x.optimizer, x.schedule, plan=x.plan, **given)
     out = None if x.state_shardings is None else (x.state_shardings, None)
     return Parts(
         experiment=x,
@@ -76,16 +81,23 @@ def start(x: Experiment, say: Callable[[str], None]) -> Parts:
     )
 
 
-def _going_on(made: Algorithm, given: Any) -> Algorithm:
+def _going_on(made: Algorithm, given: objective.Start) -> Algorithm:
     """Returns the algorithm that begins with given adapters, where there are some; a head that they lack is new."""
-    if given is None:
-        return made
+
+    def begun(fresh: Any, known: Any) -> Any:
+        if known is None:
+            return fresh
+        whole = fresh if known.score is not None else fresh.replace(score=None)
+        found = jax.tree.unflatten(jax.tree.structure(whole), jax.tree.leaves(known))
+        return found if found.score is not None else found.replace(score=fresh.score)
 
     def init(key: jax.Array, base: Any) -> Any:
         fresh = made.init(key, base)
-        whole = fresh if given.score is not None else fresh.replace(score=None)
-        known = jax.tree.unflatten(jax.tree.structure(whole), jax.tree.leaves(given))
-        return known if known.score is not None else known.replace(score=fresh.score)
+        if not isinstance(fresh, ppo.Trainable):
+            return begun(fresh, given.adapters)
+        # The value's adapters may be of another rank than the policy's: they are those of a reward model.
+        value = given.value if given.value is not None else fresh.value
+        return fresh.replace(policy=begun(fresh.policy, given.adapters), value=value)
 
     return made._replace(init=init)
 
@@ -99,7 +111,7 @@ def sums(parts: Parts, state: states.TrainState) -> held_outs.Sums:
 def model(parts: Parts, trainable: Any) -> inference.Model:
     """Returns the model that the base and what trains make together."""
     x = parts.experiment
-    attached = attach.attach(parts.base, trainable)
+    attached = attach.attach(parts.base, x.algorithm.policy(trainable))
     return inference.Model(x.model_dir, x.model_config, attached, x.tokenizer, x.template, x.stop_ids)
 
 
@@ -156,6 +168,7 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
                 say(remark)
             return numbers
 
+        seen = watch.Watch(x.objective.rollout, say, before["metrics"])
         interrupt = loop.Interrupt(report.at_once)
         with interrupt.installed():
             outcome = loop.run(
@@ -168,9 +181,12 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
                 experience=lambda s, batch: x.algorithm.experience(
                     s.trainable, frozen(parts.base, s.extra), batch, jax.random.fold_in(s.key, s.step)
                 ),
-                evaluate=lambda s: remarked(x.held_out.loss(sums(parts, s))),
+                evaluate=lambda s: seen.evaluated(
+                    remarked(x.held_out.during(sums(parts, s), lambda: model(parts, s.trainable)))
+                ),
                 sample=lambda s: held_outs.shown(x.held_out.answers(model(parts, s.trainable), samples)),
                 epoch=lambda k: k / x.loader.batches_per_epoch,
+                watch=lambda k, numbers: seen.step(k, numbers, out, c["log"].get("samples", 0)),
                 store=store,
                 writers=out,
                 position=_position(out),
@@ -313,7 +329,7 @@ def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None
         return
     peft.save(
         folder.path / "adapter",
-        jax.device_get(state.trainable),
+        jax.device_get(x.algorithm.policy(state.trainable)),
         x.model_config,
         base_name=str(x.model_dir),
         rslora=x.config["adapter"]["rslora"],

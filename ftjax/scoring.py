@@ -172,6 +172,19 @@ def load(runs: Sequence[str | Path], *, weights: Sequence[float] | None = None, 
     Runs on different bases, on one base in different bits or under different chat templates are a UserError that names
     both; so is a run whose adapter has no head.
     """
+    base, parts, given = of_runs(runs, weights)
+    return _load(
+        parts, model=base.model, template_name=base.template, quant=base.quant, weights=given, dtype=dtype
+    )
+
+
+def of_runs(
+    runs: Sequence[str | Path], weights: Sequence[float] | None
+) -> tuple[inference.Made, list[tuple[str, Path]], list[float]]:
+    """Returns the base that reward models of finished runs share, name and folder of each adapter, and its weight.
+
+    Raises UserError as `load` does.
+    """
     if not runs:
         raise UserError("there is no reward model to score with; give the folder of a run")
     made = {str(run): inference.made_by(run) for run in runs}
@@ -180,7 +193,7 @@ def load(runs: Sequence[str | Path], *, weights: Sequence[float] | None = None, 
             raise UserError(f"{name} trained all weights; it is no adapter on a base that others share")
     first, *others = made
     for name in others:
-        _same_base(first, made[first].model, name, made[name].model)
+        check_same_base(first, made[first].model, name, made[name].model)
         for what in ("quant", "template"):
             ours, theirs = getattr(made[first], what), getattr(made[name], what)
             if ours != theirs:
@@ -188,15 +201,8 @@ def load(runs: Sequence[str | Path], *, weights: Sequence[float] | None = None, 
                 raise UserError(
                     f"{first} was trained with {what} {shown[0]}, {name} with {shown[1]}; score with one at a time"
                 )
-    base = made[first]
-    return _load(
-        [(name, Path(str(one.adapter))) for name, one in made.items()],
-        model=base.model,
-        template_name=base.template,
-        quant=base.quant,
-        weights=_weights(weights, [str(run) for run in runs]),
-        dtype=dtype,
-    )
+    parts = [(name, Path(str(one.adapter))) for name, one in made.items()]
+    return made[first], parts, _weights(weights, [str(run) for run in runs])
 
 
 def load_adapters(
@@ -262,7 +268,7 @@ def _weights(weights: Sequence[float] | None, names: Sequence[str]) -> list[floa
     return [float(weight) for weight in weights]
 
 
-def _same_base(one: str, its: str, other: str, others: str) -> None:
+def check_same_base(one: str, its: str, other: str, others: str) -> None:
     """Raises where two runs have bases of different content."""
     first, second = inference.folder_of(its), inference.folder_of(others)
     if first.resolve() == second.resolve() or hf_import.content_hash(first) == hf_import.content_hash(second):

@@ -4,15 +4,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 import hashlib
 import itertools
+import json
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ftjax import config as configs
-from ftjax import held_out, held_out_preferences
+from ftjax import held_out, held_out_preferences, held_out_prompts
 from ftjax.data import batch as arrays
-from ftjax.data import candidates, completions, encode, loader, preference_batch, preferences, records, tokenizer
+from ftjax.data import (
+    candidates,
+    completions,
+    encode,
+    loader,
+    preference_batch,
+    preferences,
+    prompts,
+    records,
+    template,
+    tokenizer,
+)
 from ftjax.errors import UserError
 from ftjax.models.config import ModelConfig
 from ftjax.objective import Objective
@@ -46,6 +58,9 @@ def _pieces(rows: Iterable[Any]) -> Iterable[np.ndarray]:
     for row in rows:
         if isinstance(row, encode.Example):
             yield from (row.ids, row.mask)
+        elif isinstance(row, prompts.Prompt):
+            yield row.ids
+            yield np.frombuffer(json.dumps(row.row, sort_keys=True, default=str).encode(), np.uint8)
         else:
             yield row.prompt
             yield from itertools.chain(*row.branches())
@@ -57,6 +72,8 @@ def read(
 ) -> Data:
     """Returns the data of a config for an objective; `name` is that of the chat template."""
     d, e = c["data"], c["eval"]
+    if objective.data == "prompts":
+        return _prompts(c, tok, name, shard)
     if objective.data == "rows":
         encoded: Any = functools.partial(
             encode.encode_file, tok=tok, template_name=name, max_length=d["max_length"], truncation=d["truncation"],
@@ -109,6 +126,55 @@ def read(
     return Data(train, chosen, source, told, collator, length, stream, others, _hash(whole))
 
 
+def _prompts(c: Mapping[str, Any], tok: tokenizer.Tokenizer, name: str | None, shard: loader.Shard) -> Data:
+    """Returns the prompts of a config, those held out, and the batches, with ordinary text beside them if it is asked."""
+    d, e = c["data"], c["eval"]
+    made = template.load(name, tok) if name or tok.chat_template else None
+    count = itertools.count()
+    if not d["paths"]:
+        raise UserError("config.data.paths is empty; name a file: --config.data.paths=train.jsonl")
+
+    def encoded(path: str) -> tuple[list[prompts.Prompt], prompts.Report]:
+        return prompts.read(
+            path, tok, made=made, max_length=d["max_length"], truncation=d["truncation"], numbers=count
+        )  # fmt: skip
+
+    found = [encoded(path) for path in d["paths"]]
+    train, told = [rows for rows, _ in found], found[0][1]
+    if e["path"]:
+        chosen = encoded(e["path"])[0][: e["rows"]]
+    else:
+        held, kept = held_out.split(len(train[0]), most=e["rows"], share=e["holdout"], seed=c["seed"])
+        if not len(kept):
+            raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
+        chosen, train[0] = [train[0][i] for i in held], [train[0][i] for i in kept]
+    stream_of = functools.partial(
+        loader.Loader,
+        collator=prompts.PROMPTS,
+        weights=d["weights"] or None,
+        layout="padded",
+        batch_size=d["batch_size"],
+        length=d["max_length"],
+        buckets=buckets(d, d["max_length"]),
+        seed=c["seed"],
+        shard=shard,
+    )
+    text: list[encode.Example] = []
+    if "text" in d and d["text"]:
+        text, _ = encode.encode_file(
+            d["text"], tok, template_name=name, max_length=d["max_length"], truncation="drop", train_on="all"
+        )
+    stream: Callable[..., Any] = stream_of
+    if text:
+        beside = loader.Loader(
+            [text], collator=arrays.EXAMPLES, weights=None, layout="packed", batch_size=d["batch_size"],
+            length=d["max_length"], buckets=(), seed=c["seed"], shard=shard,
+        )  # fmt: skip
+        stream = lambda datasets: loader.Beside(stream_of(datasets), beside, "text")
+    whole = _hash((*itertools.chain(*train), *chosen, *text))
+    return Data(train, chosen, [], told, prompts.PROMPTS, d["max_length"], stream, [], whole)
+
+
 def hold_out(
     data: Data,
     objective: Objective,
@@ -118,6 +184,10 @@ def hold_out(
     name: str | None,
 ) -> Any:
     """Returns the held-out rows, ready to be measured."""
+    if objective.data == "prompts":
+        return held_out_prompts.build(
+            data.chosen, tok, c["eval"], template_name=name, config=config, seed=c["seed"]
+        )  # fmt: skip
     if objective.data == "rows":
         return held_out.build(data.chosen, data.source, tok, c["eval"], length=c["data"]["max_length"])
     return held_out_preferences.build(
@@ -164,7 +234,7 @@ def check_context(config: ModelConfig, rows: Iterable[Any], asked: Any) -> None:
 
 def _longest(row: Any) -> int:
     """Returns the tokens of a row, or of a prompt with the longest of its completions."""
-    if isinstance(row, encode.Example):
+    if isinstance(row, encode.Example | prompts.Prompt):
         return len(row.ids)
     return len(row.prompt) + max(len(ids) for ids, _ in row.branches())
 

@@ -139,11 +139,7 @@ class Loader:
 
         `prefetch` batches are kept ready. The state to resume from is the number of batches taken.
         """
-        import grain
-
-        stream = grain.MapDataset.source(_Batches(self, start))
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
-        return iter(stream.to_iter_dataset(options))
+        return _ahead(self, start, threads, prefetch)
 
     def _unit(self, row: int) -> list[Any]:
         epoch, at = divmod(row, self.rows)
@@ -198,6 +194,27 @@ class Loader:
             return self._known[key]
 
 
+class Beside:
+    """The batches of a loader with those of another one in one of their fields, batch k beside batch k."""
+
+    def __init__(self, main: Loader, other: Loader, field: str) -> None:
+        self._main, self._other, self._field = main, other, field
+        self.rows, self.batch_size = main.rows, main.batch_size
+
+    @property
+    def batches_per_epoch(self) -> float:
+        """Batches in which the main stream advances by one epoch."""
+        return self._main.batches_per_epoch
+
+    def batch(self, k: int) -> Any:
+        """Returns this process's slice of global batch k."""
+        return self._main.batch(k)._replace(**{self._field: self._other.batch(k)})
+
+    def iterate(self, start: int, *, threads: int, prefetch: int) -> Iterator[Any]:
+        """Yields batch(start), batch(start + 1), ... for ever."""
+        return _ahead(self, start, threads, prefetch)
+
+
 def eval_batches(
     examples: Sequence[Any],
     *,
@@ -229,10 +246,18 @@ def eval_batches(
     return made
 
 
+def _ahead(source: Any, start: int, threads: int, prefetch: int) -> Iterator[Any]:
+    import grain
+
+    stream = grain.MapDataset.source(_Batches(source, start))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    return iter(stream.to_iter_dataset(options))
+
+
 class _Batches:
     """The stream as a Grain source; endless, so its length is the largest that Grain can count to."""
 
-    def __init__(self, loader: Loader, start: int) -> None:
+    def __init__(self, loader: Any, start: int) -> None:
         self._loader, self._start = loader, start
 
     def __len__(self) -> int:

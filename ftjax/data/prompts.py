@@ -5,7 +5,7 @@ answer, or what chosen and rejected of a preference have in common. All columns 
 the chat's own last answer as `reference` and the prompt as messages as `prompt_messages`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +36,7 @@ class PromptBatch(NamedTuple):
     tokens: np.ndarray
     segments: np.ndarray  # 1 where there is a token, 0 before
     numbers: np.ndarray  # [P], of the prompt among all of the run
+    text: Any = None  # rows of ordinary text that are learned beside (PPO-ptx)
 
 
 class Report(NamedTuple):
@@ -50,9 +51,9 @@ class Report(NamedTuple):
         """Returns the counts by name."""
         return self._asdict()
 
-    def lines(self) -> list[str]:
-        """Returns the report as lines of text."""
-        return [f"{self.kept:,} of {self.rows:,} prompts ({self.dropped:,} too long, {self.truncated:,} cut)"]
+    def as_text(self) -> str:
+        """Returns the report as it is printed."""
+        return f"{self.kept:,} of {self.rows:,} prompts ({self.dropped:,} too long, {self.truncated:,} cut)"
 
 
 def read(
@@ -62,9 +63,9 @@ def read(
     made: template.Template | None,
     max_length: int,
     truncation: str,
-    first: int,
+    numbers: Iterator[int],
 ) -> tuple[list[Prompt], Report]:
-    """Returns the prompts of a file in its order, numbered from `first`, and what became of its rows.
+    """Returns the prompts of a file in its order, numbered by `numbers`, and what became of its rows.
 
     One of more than `max_length` tokens is left out ("drop"), loses its beginning but for a BOS ("truncate"), or is a
     UserError ("error").
@@ -88,7 +89,7 @@ def read(
             head = int(tok.bos_id is not None and ids[0] == tok.bos_id)
             ids = np.concatenate([ids[:head], ids[len(ids) - (max_length - head) :]])
         text = asked if isinstance(asked, str) else next((m.content for m in reversed(asked) if m.role == "user"), "")
-        kept.append(Prompt(ids, text, columns, where, first + len(kept)))
+        kept.append(Prompt(ids, text, columns, where, next(numbers)))
     if not kept:
         raise errors.UserError(
             f"{path}: none of {len(found)} prompts has at most {max_length} tokens; raise config.data.max_length"

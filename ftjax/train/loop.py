@@ -133,6 +133,7 @@ def run(
     evaluate: Callable[[TrainState], dict[str, float]],
     sample: Callable[[TrainState], Sequence[Mapping[str, Any]]],
     epoch: Callable[[int], float],
+    watch: Callable[[int, Mapping[str, float]], None],
     store: Store,
     writers: Several,
     position: Callable[[], int],
@@ -144,7 +145,8 @@ def run(
 
     Resuming is calling this with the state, and the progress out of the facts, of a checkpoint: batch k depends on k
     alone. Raises UserError when a step is not finite or spikes; the last good state is then saved, and the batch is
-    in `folder`.
+    in `folder`. `watch` sees the numbers of every step, and `experience` may raise a UserError, which ends the run with
+    the state before its step saved.
     """
     clock = clocks.Clock(total=cadence.steps, window=20)
     began = time.monotonic() - progress.seconds
@@ -183,13 +185,14 @@ def run(
         del weight
         if not good:
             _stop(number, batch, numbers["loss"], progress, folder, save)
-        tokens = float(np.count_nonzero(np.asarray(batch.segments)))
+        tokens = float(np.count_nonzero(np.asarray(batch.segments))) + numbers.pop("tokens", 0.0)
         progress.step, progress.tokens = number + 1, progress.tokens + tokens
         progress.see_loss(numbers["loss"])
         speed = clock.tick(number + 1, tokens)
         if cadence.log and (number + 1) % cadence.log == 0:
             extra = {"epoch": epoch(number + 1), "num_tokens": progress.tokens}
             writers.write(number + 1, numbers | extra | speed | clocks.memory())
+        watch(number + 1, numbers)
 
     def look() -> None:
         """Evaluates and shows samples. A checkpoint that this step has already lacks the evaluation: save again."""
@@ -221,7 +224,13 @@ def run(
     for number in range(progress.step, cadence.steps if reason == "done" else 0):
         host_batch = next(stream)
         limit = jnp.where(applied > 0, jnp.float32(progress.limit(number, cadence.spike_factor)), -jnp.inf)
-        for part in experience(state, place(host_batch)):
+        try:
+            parts = experience(state, place(host_batch))
+        except UserError:  # nothing of this step has changed the state yet
+            settle()
+            save()
+            raise
+        for part in parts:
             state, metrics = step(state, base, part, limit)
         applied = metrics["applied"]
         settle()
@@ -248,7 +257,7 @@ def run(
 def _stop(number: int, batch: Any, loss: float, progress: Progress, folder: Path, save: Callable[[], None]) -> None:
     """Saves the last good state and the batch, and ends the run with what to do."""
     dump = folder / f"bad_batch_{number}.npz"
-    arrays: Any = {name: np.asarray(value) for name, value in batch._asdict().items()}
+    arrays: Any = {name: np.asarray(value) for name, value in batch._asdict().items() if value is not None}
     np.savez(dump, **arrays)
     save()
     usual = (

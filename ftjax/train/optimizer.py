@@ -102,7 +102,12 @@ def with_embedding_rate(chain: optax.GradientTransformation, ratio: float) -> op
 
     PEFT's loraplus_lr_embedding over the learning rate: LoRA+ leaves the embedding out of its higher rate.
     """
-    scale = optax.masked(optax.scale(ratio), lambda params: _masked(params, r"(.*\.)?embed_tokens\.(a|b|m)"))
+    return with_rate_of(chain, r"(.*\.)?embed_tokens\.(a|b|m)", ratio)
+
+
+def with_rate_of(chain: optax.GradientTransformation, paths: str, ratio: float) -> optax.GradientTransformation:
+    """Returns the optimizer with `ratio` times the learning rate for the leaves whose paths match the regex `paths`."""
+    scale = optax.masked(optax.scale(ratio), lambda params: _masked(params, paths))
     return optax.chain(chain, _of_trained(scale))
 
 

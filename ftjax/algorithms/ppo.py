@@ -1,0 +1,206 @@
+"""Proximal policy optimisation from a reward (Ziegler et al. 2019; Stiennon et al. 2020; Ouyang et al. 2022).
+
+Policy, value, reference and reward are trees on ONE base: the policy's adapters, the value's with a head of one number
+(or that head on the policy's own trunk), the base with nothing attached, and reward models beside it. A step draws
+completions, scores them, and goes through them in epochs of minibatches (`train/epochs.py`). Numbers in comments are
+the details of docs/ppo.md, which names a test for each.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from ftjax import tree
+from ftjax.adapters import attach
+from ftjax.algorithms import on_policy
+from ftjax.algorithms.algorithm import Algorithm, Frozen, Metrics
+from ftjax.losses import policy, reduce, supervised
+from ftjax.models import decoder
+from ftjax.models.config import ModelConfig
+from ftjax.rl import advantages, kl, layout
+from ftjax.rl.rollout import Completed, Rollout
+
+Init = Callable[[jax.Array, Any], Any]
+
+
+class Settings(NamedTuple):
+    """Hyper-parameters of the loss and of what goes into it."""
+
+    clip_low: float
+    clip_high: float
+    dual_clip: float  # largest ratio that counts where an advantage is negative; 0: no limit
+    value_clip: float
+    value_coefficient: float
+    gamma: float
+    lam: float
+    kl_estimator: str  # k1 | k3, of the penalty in the reward
+    score_at: str  # last (the last token) | next (the place after it, TRL)
+    whiten_rewards: bool
+    ddof: int  # of variances: 0 (OpenAI) | 1 (TRL)
+    importance_cap: float  # of the correction for a sampler that lags; 0: none
+    text_coefficient: float  # of ordinary text in the loss (PPO-ptx); 0: none
+
+
+class Trainable(struct.PyTreeNode):
+    """What trains."""
+
+    policy: Any  # with a shared trunk its `score` is the value head
+    value: Any  # adapters with a value head; None: shared trunk
+
+
+class Learned(NamedTuple):
+    """Completions as the updates see them; the first axis is the prompt, arrays are [P, G, N]."""
+
+    rows: layout.Rows
+    logps: jax.Array  # under the policy before the first update
+    values: jax.Array
+    advantages: jax.Array
+    returns: jax.Array
+    weights: jax.Array  # 1 for tokens of completions that have a score
+    value_weights: jax.Array
+    text: Any  # rows of ordinary text, or None
+
+
+def policy_of(trainable: Trainable) -> Any:
+    """Returns the adapters of the language model."""
+    return trainable.policy.replace(score=None)
+
+
+def with_values(init: Init, *, shared: bool) -> Init:
+    """Returns the init of policy and value; the value head begins at 0 (20), so that the first values are."""
+
+    def make_all(key: jax.Array, base: Any) -> Trainable:
+        head = jnp.zeros((base.norm.shape[-1], 1), jnp.float32)
+        adapters = init(key, base)
+        if shared:  # (23)
+            return Trainable(policy=adapters.replace(score=head), value=None)
+        return Trainable(policy=adapters, value=init(tree.fold(key, "value"), base).replace(score=head))
+
+    return make_all
+
+
+def make(
+    init: Init,
+    config: ModelConfig,
+    *,
+    run: Rollout,
+    settings: Settings,
+    carrying: on_policy.Carrying,
+    shared: bool,
+    most_kl: float,
+) -> Algorithm:
+    """Returns the algorithm; `run` draws and scores, `most_kl` is the KL of a completion at which training stops."""
+    temperature, s = run.settings.temperature, settings
+
+    def values_of(trainable: Trainable, base: Any, rows: layout.Rows, hidden: jax.Array) -> jax.Array:
+        if trainable.value is None:
+            return layout.values(trainable.policy, hidden)
+        return layout.values(trainable.value, layout.hidden(attach.attach(base, trainable.value), rows, config))
+
+    def look(trainable: Trainable, frozen: Frozen, done: Completed, text: Any) -> tuple[Learned, Metrics]:
+        rows, mask = done.rows, done.rows.mask
+        # Dropout is off here and in the loss (19): a ratio of two forward passes must not be noise.
+        mine, hidden = on_policy.asked(
+            attach.attach(frozen.base, trainable.policy), rows, config, temperature=temperature
+        )
+        theirs, _ = on_policy.asked(on_policy.reference(frozen), rows, config, temperature=temperature)
+        values = values_of(trainable, frozen.base, rows, hidden)[..., :-1]  # (1): before each token, of the whole text
+        scores, told = on_policy.normalised(frozen.extra, done.scores, done.valid)
+        # Rows [B, N] from here on. A token without weight has a KL of 0 and a ratio of 1 (10).
+        flat = lambda x: x.reshape(-1, x.shape[-1])
+        weights = flat(mask * done.valid[..., None])
+        counts = jnp.sum(flat(mask), axis=1).astype(jnp.int32)
+        ends, value_weights = _score_places(counts, weights, done.valid.reshape(-1), s.score_at)
+        penalty = getattr(kl, s.kl_estimator)(flat(mine.logps), flat(theirs.logps))
+        rewards = advantages.token_rewards(  # (8), (9)
+            penalties=frozen.extra.coefficient * penalty * weights, scores=scores.reshape(-1), ends=ends,
+            weights=value_weights,
+        )  # fmt: skip
+        if s.whiten_rewards:  # (13)
+            rewards = advantages.rescale(rewards, value_weights, ddof=s.ddof, eps=1e-8)
+        values = flat(values) * value_weights
+        raw = advantages.gae(rewards=rewards, values=values, weights=value_weights, gamma=s.gamma, lam=s.lam)  # (12)
+        returns = raw + values
+        ready = advantages.whiten(raw, weights, ddof=s.ddof, eps=1e-8)  # (13)
+        if s.importance_cap:
+            ready *= policy.truncated_importance(flat(mine.logps), flat(done.sampler_logps), cap=s.importance_cap)
+        back = lambda x: x.reshape(mask.shape)
+        learned = Learned(rows, mine.logps, *map(back, (values, ready, returns, weights, value_weights)), text)
+        of_rows = lambda x: reduce.masked_mean(jnp.sum(flat(x) * weights, axis=1), done.valid.reshape(-1))
+        cost = of_rows(back(-frozen.extra.coefficient * penalty))
+        spread = _variance(returns, value_weights)
+        return learned, told | on_policy.kl_metrics(mine.logps, theirs.logps, mask, done.valid) | on_policy.drift(
+            mine.logps, done.sampler_logps, back(weights)
+        ) | {
+            "objective/entropy": of_rows(-mine.logps),
+            "objective/non_score_reward": cost,
+            "objective/rlhf_reward": cost + reduce.masked_mean(scores, done.valid),
+            "objective/kl_coef": frozen.extra.coefficient,
+            "policy/entropy_avg": reduce.masked_mean(flat(mine.entropy), weights),
+            "val/explained_variance": 1 - _variance(returns - values, value_weights) / jnp.maximum(spread, 1e-9),
+        }
+
+    look_jit = jax.jit(look)
+
+    def experience(trainable: Trainable, frozen: Frozen, batch: Any, key: jax.Array) -> tuple[on_policy.Experience]:
+        done, told = on_policy.collect(run, policy_of, trainable, frozen, batch, key)
+        learned, more = look_jit(trainable, frozen, done, None if batch.text is None else run.place(batch.text))
+        on_policy.refuse_far(more, most_kl)
+        return (on_policy.Experience(learned, told | more),)
+
+    def loss(trainable: Trainable, frozen: Frozen, batch: Learned, key: jax.Array | None) -> tuple[Any, Any, Metrics]:
+        del key
+        params = attach.attach(frozen.base, trainable.policy)
+        out, hidden = on_policy.asked(params, batch.rows, config, temperature=temperature)
+        losses, metrics = policy.ppo(  # (14), (25)
+            logps=_flat(out.logps), old_logps=_flat(batch.logps), advantages=_flat(batch.advantages),
+            clip_low=s.clip_low, clip_high=s.clip_high,
+        )  # fmt: skip
+        if s.dual_clip:
+            losses, more = policy.dual_clip(losses, _flat(batch.advantages), bound=s.dual_clip)
+            metrics |= more
+        values = values_of(trainable, frozen.base, batch.rows, hidden)[..., :-1]
+        errors, told = policy.value(  # (15)
+            values=_flat(values), old_values=_flat(batch.values), returns=_flat(batch.returns), clip=s.value_clip
+        )
+        weights, value_weights = _flat(batch.weights), _flat(batch.value_weights)
+        of_values = {"loss/value_avg": jax.lax.stop_gradient(errors), **told}
+        metrics |= {"loss/policy_avg": jax.lax.stop_gradient(losses)}
+        metrics |= {name: reduce.Weighted(x, value_weights) for name, x in of_values.items()}
+        terms, shares = (losses, s.value_coefficient * errors), (weights, value_weights)
+        if s.text_coefficient:  # (24)
+            t = batch.text
+            said = decoder.logps(params, t.tokens, t.targets, t.weights, config, t.positions, t.segments)
+            nats, _ = supervised.cross_entropy(logps=said.logps, entropy=said.entropy, correct=said.correct)
+            terms, shares = (*terms, s.text_coefficient * nats), (*shares, t.weights)
+            metrics["loss/text_avg"] = reduce.Weighted(jax.lax.stop_gradient(nats), t.weights)
+        return terms, shares, metrics
+
+    return on_policy.algorithm_of(
+        init=with_values(init, shared=shared), experience=experience, loss=loss, carrying=carrying, policy_of=policy_of,
+        terms=3 if s.text_coefficient else 2,
+    )  # fmt: skip
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """Returns [P, G, N] as rows of completions [B, N]."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def _score_places(
+    counts: jax.Array, weights: jax.Array, valid: jax.Array, score_at: str
+) -> tuple[jax.Array, jax.Array]:
+    """Returns where a completion's score is paid, [B], and which places have a value that is learned, [B, N] (8)."""
+    length = weights.shape[1]
+    if score_at == "last":
+        return counts - 1, weights
+    ends = jnp.minimum(counts, length - 1)
+    reached = jnp.arange(length)[None] <= ends[:, None]
+    return ends, reached * valid[:, None]
+
+
+def _variance(x: jax.Array, weights: jax.Array) -> jax.Array:
+    return reduce.masked_mean(jnp.square(x - reduce.masked_mean(x, weights)), weights)

@@ -1,0 +1,302 @@
+"""The sections rollout, rewards, update and loss of a config -> an algorithm that learns from its own samples."""
+
+from collections.abc import Callable, Mapping
+import functools
+import inspect
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ftjax import config as configs
+from ftjax import lookup, scoring
+from ftjax import mesh as meshes
+from ftjax.adapters import attach
+from ftjax.algorithms import grpo, on_policy, online_dpo, ppo, raft
+from ftjax.algorithms.algorithm import Algorithm
+from ftjax.checkpoint import peft
+from ftjax.data import prompts as prompt_data
+from ftjax.data import tokenizer
+from ftjax.errors import UserError
+from ftjax.losses import preference
+from ftjax.models import heads
+from ftjax.models.config import ModelConfig
+from ftjax.objective import Init, Objective
+from ftjax.rl import endings, kl, layout, rewards, rollout
+from ftjax.train import epochs
+
+ENDINGS = ("none", "penalty", "replace")
+CONTROLLERS = ("fixed", "paper", "code")
+
+
+def plan(c: Mapping[str, Any]) -> epochs.Plan | None:
+    """Returns how an experience is gone through; None where the algorithm learns from data alone."""
+    if "update" not in c:
+        return None
+    u = c["update"]
+    return epochs.Plan(u["epochs"], u["minibatches"], u["most_approx_kl"] or float("inf"))
+
+
+def build(
+    c: Mapping[str, Any],
+    aim: Objective,
+    init: Init,
+    config: ModelConfig,
+    *,
+    abstract_base: Any,
+    model: str,
+    prompts: list[prompt_data.Prompt],
+    tok: tokenizer.Tokenizer,
+    stop_ids: tuple[int, ...],
+    mesh: jax.sharding.Mesh | None,
+) -> Objective:
+    """Returns the objective with its algorithm, all but weights; what does not fit together is a UserError."""
+    _check(c, config, prompts)
+    run = rollout.Rollout(
+        config=config,
+        settings=_settings(c, stop_ids),
+        prompts=prompts,
+        decode=lambda ids: tok.decode(ids, skip_special=True),
+        score=_functions(c["rewards"], prompts),
+        judges=_judges(c, abstract_base, config, model),
+        ending=_ending(c["rewards"]),
+        place=functools.partial(meshes.place_batch, mesh),
+    )
+    made = {"ppo": _ppo, "grpo": _grpo, "raft": _raft, "online_dpo": _online_dpo}[c["algorithm"]](c, init, config, run)
+    return aim._replace(algorithm=made, rollout=run)
+
+
+def _check(c: Mapping[str, Any], config: ModelConfig, prompts: list[prompt_data.Prompt]) -> None:
+    r, u, rows = c["rollout"], c["update"], c["data"]["batch_size"]
+    if rows % (u["minibatches"] * c["microbatches"]):
+        raise UserError(
+            f"config.update.minibatches {u['minibatches']} times config.microbatches {c['microbatches']} must divide "
+            f"config.data.batch_size {rows}, the prompts of a step"
+        )
+    longest = max(prompts, key=lambda one: len(one.ids))
+    if len(longest.ids) + r["max_new_tokens"] > config.context:
+        raise UserError(
+            f"{longest.where}: a prompt of {len(longest.ids)} tokens and config.rollout.max_new_tokens "
+            f"{r['max_new_tokens']} exceed the context of the model, {config.context}; lower one of "
+            f"config.data.max_length and config.rollout.max_new_tokens"
+        )
+    if c["adapter"]["dropout"] and c["algorithm"] != "raft":
+        raise UserError(
+            f"config.adapter.dropout is {c['adapter']['dropout']}, but {c['algorithm']} compares two forward passes, "
+            "which dropout would make noise of; set 0"
+        )
+    if c["algorithm"] != "ppo" and r["samples"] < 2:
+        raise UserError(
+            f"config.rollout.samples is {r['samples']}, but {c['algorithm']} compares completions of one prompt; set 2 "
+            "or more, or take config.algorithm ppo, which has a value model"
+        )
+    if not c["rewards"]["names"] and not c["rewards"]["models"] and not c["rewards"]["check"]:
+        raise UserError(
+            "config.rewards is empty; name functions (--config.rewards.names=\"('numeric',)\"), runs of reward models "
+            "(config.rewards.models), or a check (config.rewards.check=pkg.mod:fn)"
+        )
+
+
+def _settings(c: Mapping[str, Any], stop_ids: tuple[int, ...]) -> rollout.Settings:
+    r = c["rollout"]
+    if not r["temperature"]:
+        raise UserError("config.rollout.temperature is 0: greedy completions of a prompt are all the same; set 1.0")
+    names = ("samples", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "slots", "fixed_length", "stop_from")
+    return rollout.Settings(
+        stop_ids=stop_ids, stop_strings=tuple(r["stop"]), **{name: r[name] for name in names}
+    )  # fmt: skip
+
+
+def _functions(
+    section: Mapping[str, Any], prompts: list[prompt_data.Prompt]
+) -> Callable[[Any], rewards.Scored] | None:  # fmt: skip
+    """Returns the reward functions together; None without any."""
+    hyper = {name: value for name, value in section.items() if name not in _OF_SECTION}
+    terms = list(rewards.terms(section["names"], section["weights"], hyper)) if section["names"] else []
+    if section["check"]:
+        check = lookup.lookup("ftjax.evals", section["check"])
+        terms = [*terms, rewards.Term(name=section["check"], function=_by_check(check), weight=section["check_weight"])]
+    if not terms:
+        return None
+    rewards.check_columns(terms, {"whole_row", *(key for one in prompts for key in one.row)})
+    return rewards.Scorer(terms, timeout=section["timeout"], workers=section["workers"])
+
+
+_OF_SECTION = (
+    *("names", "weights", "models", "model_weights", "check", "check_weight", "timeout", "workers", "missing_end"),
+    *("missing_end_value", "overlong", "overlong_buffer"),
+)
+
+
+def _by_check(check: Callable[[Mapping[str, Any], str], float]) -> Callable[..., list[float]]:
+    """Returns a check of answers (config.eval.check) as a reward function."""
+
+    def score(*, completions: list[str], whole_row: list[Mapping[str, Any]]) -> list[float]:
+        return [check(row, text) for row, text in zip(whole_row, completions, strict=True)]
+
+    return score
+
+
+def _ending(section: Mapping[str, Any]) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Any]:
+    """Returns what a completion without an end, or of too many tokens, costs."""
+    rule, value = section["missing_end"], section["missing_end_value"]
+
+    def cost(scores: np.ndarray, ended: np.ndarray, lengths: np.ndarray) -> Any:
+        if rule == "penalty":
+            scores = endings.penalty(scores, ended, value=value)
+        if rule == "replace":
+            scores = endings.replace(scores, ended, value=value)
+        if section["overlong"]:
+            limits = {"longest": section["overlong"], "buffer": section["overlong_buffer"]}
+            scores = scores + endings.soft_overlong(lengths, **limits)
+        return scores
+
+    return cost
+
+
+def _judges(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig, model: str) -> list[rollout.Judge]:
+    """Returns the reward models, each an adapter with a head on the run's own base."""
+    section = c["rewards"]
+    if not section["models"]:
+        return []
+    base, parts, weights = scoring.of_runs(section["models"], section["model_weights"] or None)
+    scoring.check_same_base(parts[0][0], base.model, "this run", model)
+    if base.quant.format != c["quant"]["format"]:
+        raise UserError(
+            f"{parts[0][0]} was trained on a base in {base.quant.format}, this run has config.quant.format "
+            f"{c['quant']['format']}; reward and policy share one base, so take the same"
+        )
+    made = []
+    for (name, folder), weight in zip(parts, weights, strict=True):
+        adapters = peft.load(folder, abstract_base, config)
+        if adapters.score is None:
+            raise UserError(f"{name} is the adapter of a language model: it has no reward head (task_type SEQ_CLS)")
+        mean, std = scoring.normalisation(folder)
+        program = jax.jit(functools.partial(_score, config=config, mean=mean, std=std))
+        made.append(rollout.Judge(Path(name).name, weight, functools.partial(program, adapters)))
+    return made
+
+
+def _score(
+    adapters: Any, base: Any, rows: layout.Rows, *, config: ModelConfig, mean: float, std: float
+) -> jax.Array:  # fmt: skip
+    """Returns what a reward model says at the last token of every completion, [P, G]."""
+    params = attach.attach(base, adapters)
+    hidden_PGND = layout.hidden(params, rows, config)
+    prompts, count, length, width = hidden_PGND.shape
+    ends = layout.ends(rows) - rows.head
+    flat = hidden_PGND.reshape(prompts, count * length, width)
+    return (heads.score(params, flat, ends) - mean) / std
+
+
+def _carrying(c: Mapping[str, Any]) -> on_policy.Carrying:
+    s, r, reference = c["loss"], c["rollout"], c["reference"]["kind"]
+    episodes = c["data"]["batch_size"] * r["samples"]
+    controller: on_policy.Controller | None = None
+    kind = s["kl_controller"]
+    if kind == "paper":
+        controller = functools.partial(kl.adapt_by_paper, target=s["kl_target"], gain=s["kl_gain"])
+    if kind == "code":
+        controller = functools.partial(
+            kl.adapt_by_code, target=s["kl_target"], horizon=s["kl_horizon"], episodes=episodes
+        )
+    if reference not in ("base", "start", "none"):
+        known = ["base", "start", "none"]
+        raise UserError(f"config.reference.kind is {reference!r}.{lookup.suggestion(reference, known)}")
+    if reference == "none" and (s["kl_coefficient"] or controller):
+        raise UserError(
+            f"config.reference.kind is none, but config.loss.kl_coefficient is {s['kl_coefficient']}; set "
+            "config.reference.kind=base (or start), or config.loss.kl_coefficient=0 and kl_controller=fixed"
+        )
+    if reference == "base" and c["adapter"]["name"] == "none":
+        raise UserError(
+            "config.reference.kind base with config.adapter.name none: full fine-tuning changes the base; set "
+            "config.reference.kind=start (a copy), or none with config.loss.kl_coefficient=0"
+        )
+    if reference == "base" and c["adapter"]["path"]:
+        raise UserError(
+            "config.reference.kind base with config.adapter.path: training would begin away from its reference; set "
+            "config.reference.kind=start, which is the base with that adapter"
+        )
+    return on_policy.Carrying(
+        coefficient=s["kl_coefficient"],
+        controller=controller,
+        sync_every=r["sync_every"],
+        normalise=s["normalise_scores"],
+        reference=reference,
+    )
+
+
+def _most_kl(c: Mapping[str, Any]) -> float:
+    return float(c["stop"]["kl"] or float("inf"))
+
+
+def _ppo(c: Mapping[str, Any], init: Init, config: ModelConfig, run: rollout.Rollout) -> Algorithm:
+    carrying = _carrying(c)
+    if carrying.reference == "none" or c["adapter"]["name"] == "none":
+        raise UserError(
+            "config.algorithm ppo has a KL penalty to a reference and a value beside the policy on one base: take "
+            "config.reference.kind base or start, and an adapter"
+        )
+    if c["loss"]["text_coefficient"] and c["microbatches"] > 1:
+        raise UserError("config.loss.text_coefficient goes with config.microbatches 1; lower config.data.batch_size")
+    settings = ppo.Settings(**{name: c["loss"][name] for name in ppo.Settings._fields})
+    return ppo.make(
+        init, config, run=run, settings=settings, carrying=carrying, shared=c["value"]["shared"], most_kl=_most_kl(c)
+    )  # fmt: skip
+
+
+def _grpo(c: Mapping[str, Any], init: Init, config: ModelConfig, run: rollout.Rollout) -> Algorithm:
+    s = c["loss"]
+    for key, known in (("advantage", grpo.ADVANTAGES), ("loss", grpo.LOSSES), ("normaliser", grpo.NORMALISERS)):
+        if s[key] not in known:
+            raise UserError(f"config.loss.{key} is {s[key]!r}.{lookup.suggestion(s[key], list(known))}")
+    settings = grpo.Settings(**{name: s[name] for name in grpo.Settings._fields})
+    return grpo.make(
+        init, config, run=run, settings=settings, carrying=_carrying(c), most_kl=_most_kl(c),
+        updates=c["update"]["epochs"] * c["update"]["minibatches"],
+    )  # fmt: skip
+
+
+def _raft(c: Mapping[str, Any], init: Init, config: ModelConfig, run: rollout.Rollout) -> Algorithm:
+    return raft.make(init, config, run=run, carrying=_carrying(c), most_kl=_most_kl(c))
+
+
+def _online_dpo(c: Mapping[str, Any], init: Init, config: ModelConfig, run: rollout.Rollout) -> Algorithm:
+    name, s = c["loss"]["name"], c["loss"]
+    known = {
+        word: found
+        for word, found in vars(preference).items()
+        if inspect.isfunction(found)
+        and inspect.signature(found).return_annotation == preference.Loss
+        and {"policy", "reference"} == {*inspect.signature(found).parameters} - {*configs.hyper_parameters(found)}
+    }
+    if name not in known:
+        raise UserError(f"config.loss.name is {name!r}.{lookup.suggestion(name, list(known))}")
+    carrying = _carrying(c)
+    if carrying.reference == "none":
+        raise UserError("config.reference.kind is none, but online DPO is held against a reference; set base, or start")
+    bound = functools.partial(known[name], **{word: s[word] for word in configs.hyper_parameters(known[name])})
+    return online_dpo.make(
+        init, config, run=run, carrying=carrying, pair_loss=bound, beta=s["beta"], most_kl=_most_kl(c)
+    )
+
+
+def value_start(section: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Any:
+    """Returns the adapters and head that the value model begins as, on the host; None for new ones (20).
+
+    Those of a reward model's run, whose head is divided by the standard deviation of its scores: it then says what
+    they are before their mean is taken off.
+    """
+    if not section["path"]:
+        return None
+    base, parts, _ = scoring.of_runs((section["path"],), None)
+    del base
+    folder = parts[0][1]
+    adapters = peft.load(folder, abstract_base, config)
+    if adapters.score is None:
+        raise UserError(f"config.value.path {section['path']} is no reward model: it has no head (task_type SEQ_CLS)")
+    _, std = scoring.normalisation(folder)
+    return adapters.replace(score=jnp.asarray(adapters.score) / std)
