@@ -11,8 +11,8 @@ _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof st sr jr rev hon gen col maj capt lt sgt cmdr adm gov sen rep pres vs inc ltd corp co bros "
     "jan feb mar apr aug sept oct nov dec e.g i.e a.m p.m u.s u.k u.n ph.d d.c ave blvd dept est cf al fig vol pp".split()
 )
-_END = re.compile(r"(?:\.|[?!]+)[\"'”’)\]}*_]*(?=\s|$)")
-_SPLIT = re.compile(r"[\s;@#$%&?!()\[\]{}<>\"“”«»`…]|[:,](?![0-9])|--")
+_END = re.compile(r"(?:\.|(?<![?!])[?!]++)[\"'”’)»\]}*_]*(?=\s|$)")
+_SPLIT = re.compile(r"[\s;@#$%&?!()\[\]{}<>\"“”„‘’«»`…]|[:,](?![0-9])|--")
 _CONTRACTION = re.compile(r"(?<=\w)(?=(?:n't|N'T|'(?:[sSmMdD]|ll|LL|re|RE|ve|VE))(?!\w))")
 
 
