@@ -183,7 +183,7 @@ def ppo() -> ml_collections.ConfigDict:
     config.data.text = ""  # rows for it
     config.data.text_batch = 8
     config.rollout.samples = 1
-    config.update.epochs = 4
+    config.updates.epochs = 4
     return config.lock()
 
 
@@ -259,7 +259,7 @@ def _own_samples(algorithm: str) -> ml_collections.ConfigDict:
         "overlong": 0,  # tokens from which a completion costs 1 more (DAPO); 0: never
         "overlong_buffer": 16,  # tokens before that over which the cost grows
     }
-    config.update = {
+    config.updates = {
         "epochs": 1,
         "minibatches": 1,
         "most_approx_kl": 0.0,  # nats a token at which the updates of a step end early; 0: never

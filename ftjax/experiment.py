@@ -116,9 +116,9 @@ RANGES: dict[str, Range] = {
     "rewards.missing_end_value": (math.isfinite, "a number"),
     "rewards.overlong": NEVER_OR,
     "rewards.overlong_buffer": COUNT,
-    "update.epochs": COUNT,
-    "update.minibatches": COUNT,
-    "update.most_approx_kl": NEVER_OR,
+    "updates.epochs": COUNT,
+    "updates.minibatches": COUNT,
+    "updates.most_approx_kl": NEVER_OR,
     "value.rate_ratio": POSITIVE,
     "loss.kl_coefficient": NOT_NEGATIVE,
     "loss.kl_target": POSITIVE,
@@ -340,7 +340,7 @@ def _quantised(c: Mapping[str, Any], model_dir: Path, abstract_base: Any) -> Any
 
 def _check_reference(c: Mapping[str, Any], tok: tokenizer.Tokenizer, model_dir: Path) -> None:
     """Raises where the other model that is the reference is not there, or reads other tokens."""
-    if "reference" not in c or not c["reference"]["model"]:
+    if not c.get("reference", {}).get("model"):
         return
     other = c["reference"]["model"]
     if tokenizer.load(inference.folder_of(other)).fingerprint != tok.fingerprint:
@@ -377,7 +377,7 @@ def _batch(c: Mapping[str, Any], positions: int) -> str:
     rows = c["data"]["batch_size"]
     if "rollout" not in c:
         return f"{rows} rows in {c['microbatches']} part(s), up to {positions:,} tokens a step"
-    r, u = c["rollout"], c["update"]
+    r, u = c["rollout"], c["updates"]
     return (
         f"{rows} prompts x {r['samples']} completions of up to {r['max_new_tokens']} tokens a step, "
         f"{u['epochs'] * u['minibatches']} update(s) from them"

@@ -33,7 +33,7 @@ def wanted(x: Experiment) -> bool:
 
     Raises where they would depend on what else is in a batch: rotary tables that the longest row chooses.
     """
-    if "reference" not in x.config or not x.config["reference"]["cache"]:
+    if not x.config.get("reference", {}).get("cache"):
         return False
     for rope in (x.model_config.rope, x.model_config.second_rope):
         if rope and rope.kind in ("longrope", "dynamic") and x.data.length > rope.original_max_position:

@@ -1,4 +1,4 @@
-"""The sections rollout, rewards, update and loss of a config -> an algorithm that learns from its own samples."""
+"""The sections rollout, rewards, updates and loss of a config -> an algorithm that learns from its own samples."""
 
 from collections.abc import Callable, Mapping
 import functools
@@ -33,9 +33,9 @@ CONTROLLERS = ("fixed", "paper", "code")
 
 def plan(c: Mapping[str, Any]) -> epochs.Plan | None:
     """Returns how an experience is gone through; None where the algorithm learns from data alone."""
-    if "update" not in c:
+    if "updates" not in c:
         return None
-    u = c["update"]
+    u = c["updates"]
     return epochs.Plan(u["epochs"], u["minibatches"], u["most_approx_kl"] or float("inf"))
 
 
@@ -69,10 +69,10 @@ def build(
 
 
 def _check(c: Mapping[str, Any], config: ModelConfig, prompts: list[prompt_data.Prompt]) -> None:
-    r, u, rows = c["rollout"], c["update"], c["data"]["batch_size"]
+    r, u, rows = c["rollout"], c["updates"], c["data"]["batch_size"]
     if rows % (u["minibatches"] * c["microbatches"]):
         raise UserError(
-            f"config.update.minibatches {u['minibatches']} times config.microbatches {c['microbatches']} must divide "
+            f"config.updates.minibatches {u['minibatches']} times config.microbatches {c['microbatches']} must divide "
             f"config.data.batch_size {rows}, the prompts of a step"
         )
     longest = max(prompts, key=lambda one: len(one.ids))
@@ -256,7 +256,7 @@ def _grpo(c: Mapping[str, Any], init: Init, config: ModelConfig, run: rollout.Ro
     settings = grpo.Settings(**{name: s[name] for name in grpo.Settings._fields})
     return grpo.make(
         init, config, run=run, settings=settings, carrying=_carrying(c), most_kl=_most_kl(c),
-        updates=c["update"]["epochs"] * c["update"]["minibatches"],
+        updates=c["updates"]["epochs"] * c["updates"]["minibatches"],
     )  # fmt: skip
 
 

@@ -1,0 +1,38 @@
+"""GRPO with a verifiable reward: the embedded base can add, but declines to when it is asked in other words.
+
+python scripts/train.py --config configs/grpo/world_sums.py
+python scripts/train.py --config configs/grpo/world_sums.py:method=rloo    # grpo | dr_grpo | dapo | rloo | gspo | cispo | reinforce_pp
+
+The reward is 1 where the last number of an answer is the sum, else 0; nothing else says what to do.
+"""
+
+from configs import defaults, policy_gradients
+from ftjax import config as args
+
+
+def get_config(arg=""):
+    arg = args.parse(arg, method="dapo", debug=False)
+    config = defaults.grpo()
+    policy_gradients.use(config, arg.method)
+    config.steps = 80
+    config.data.paths = ("world:sums/train?size=600",)
+    config.data.max_length = 32
+    config.data.buckets = (32,)
+    config.data.batch_size = 16
+    config.rollout.max_new_tokens = 24
+    config.rewards.check = "ftjax.assets.world:check"
+    config.optimizer.learning_rate = 5e-4
+    config.eval.path = "world:sums/heldout?size=200"
+    config.eval.check = "ftjax.assets.world:check"
+    config.eval.max_new_tokens = 24
+    config.eval.every = 20
+    config.eval.text = "world:reading/heldout"
+    config.eval.kl_prompts = 100
+    config.checkpoint.every = 20
+    if arg.debug:
+        config.steps = 2
+        config.data.batch_size = 4
+        config.rollout.samples = 4
+        config.eval.rows = 8
+        config.eval.kl_prompts = 4
+    return config
