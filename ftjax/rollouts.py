@@ -57,7 +57,7 @@ def build(
     run = rollout.Rollout(
         config=config,
         settings=_settings(c, stop_ids),
-        prompts=prompts,
+        prompts={one.number: one for one in prompts},
         decode=lambda ids: tok.decode(ids, skip_special=True),
         score=_functions(c["rewards"], prompts),
         judges=_judges(c, abstract_base, config, model),

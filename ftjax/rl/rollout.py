@@ -62,7 +62,7 @@ class Rollout:
 
     config: ModelConfig
     settings: Settings
-    prompts: Sequence[Prompt]
+    prompts: Mapping[int, Prompt]  # by number
     decode: Callable[[list[int]], str]
     score: Callable[[Sequence[Sample]], Scored] | None
     judges: Sequence[Judge]
@@ -85,7 +85,7 @@ class Rollout:
         drawn = time.monotonic()
         host = layout.arrange(batch.tokens, batch.segments, tokens, mask)
         rows = self.place(host)
-        members = [self.prompts[number] for number in batch.numbers]
+        members = [self.prompts[int(number)] for number in batch.numbers]
         samples = [
             Sample(
                 prompt=members[p].text,
