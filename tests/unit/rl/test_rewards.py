@@ -1,4 +1,4 @@
-"""Reward functions over a rollout: a row that fails is masked and named, the others are scored as if it were not there."""
+"""Reward functions over a rollout: a row that fails is masked and named, the others are scored all the same."""
 
 import functools
 
@@ -82,9 +82,9 @@ def test_scores_may_come_as_an_array():
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda completions: [1.0], "returned 1 scores for 2 completions"),
-        (lambda completions: 1.0, "returned a float for 2 completions"),
-        (lambda completions: {"a": 1.0, "b": 2.0}, "returned a dict for 2 completions"),
+        (lambda completions: completions[:1], "returned 1 scores for 2 completions"),
+        (lambda completions: len(completions) / 2, "returned a float for 2 completions"),
+        (lambda completions: dict.fromkeys(completions, 1.0), "returned a dict for 2 completions"),
         (reward_functions.by_text, r"\(reward_functions:by_text\) fails for all 2 rows, the first with: ValueError"),
     ],
 )
@@ -136,7 +136,7 @@ def test_a_column_cannot_take_the_place_of_a_hyper_parameter():
 def test_a_column_with_a_name_of_ours_is_refused_where_it_could_be_meant():
     given = samples("abcd", tokens=[7])
     assert scored(reward_functions.by_text, [given[0]._replace(completion="1")]).valid.all()
-    with pytest.raises(UserError, match="takes 'tokens'.*rename the column"):
+    with pytest.raises(UserError, match=r"takes 'tokens'.*rename the column"):
         scored(reward_functions.halves, given)
 
 
@@ -195,6 +195,7 @@ def test_names_are_files_of_scores_or_functions_of_the_user():
         (("instructions",), (), HYPER | {"credit": "some"}, "give 'share' or 'all'"),
         (("reward_functions:halve",), (), HYPER, "Did you mean 'halves'?"),
         (("reward_functions:Counter",), (), HYPER, "name a function, or an instance"),
+        (("builtins:max",), (), HYPER, "does not say what it takes"),
         (("reward_functions:os.name",), (), HYPER, "name a function, or an instance"),
     ],
 )
