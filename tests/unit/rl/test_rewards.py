@@ -1,6 +1,9 @@
 """Reward functions over a rollout: a row that fails is masked and named, the others are scored all the same."""
 
 import functools
+from pathlib import Path
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -213,6 +216,17 @@ def test_a_hyper_parameter_of_a_users_function_may_have_a_default(monkeypatch):
     for hyper, wanted in (({}, 3.0), ({"scale": 2}, 2.0)):
         (term,) = rewards.terms(("reward_functions:own",), (), hyper)
         assert scored(term.function, samples("a")).scores[0] == wanted
+
+
+def test_the_functions_of_the_page_on_rewards_are_scored(monkeypatch):
+    page = (Path(__file__).resolve().parents[3] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    module = types.ModuleType("rewards_of_the_page")
+    exec(page.split("```python")[1].split("```")[0], module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    terms = rewards.terms(("rewards_of_the_page:polite", "rewards_of_the_page:close"), (1.0, 0.1), {"scale": 2.0})
+    with Scorer(terms, timeout=1.0, workers=1) as scorer:
+        found = scorer(samples("yes, please", "no", answer=["yes", None]))
+    np.testing.assert_allclose(found.scores, [1.0 - 0.1 * 2.0 * 8, 0.0], rtol=1e-6)
 
 
 def test_an_exception_that_cannot_be_printed_is_still_named():
