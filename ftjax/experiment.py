@@ -340,9 +340,9 @@ def _quantised(c: Mapping[str, Any], model_dir: Path, abstract_base: Any) -> Any
 
 def _check_reference(c: Mapping[str, Any], tok: tokenizer.Tokenizer, model_dir: Path) -> None:
     """Raises where the other model that is the reference is not there, or reads other tokens."""
-    if not c.get("reference", {}).get("model"):
+    other = configs.flatten(c)["reference.model"] if "model" in c["reference"] else ""
+    if not other:
         return
-    other = c["reference"]["model"]
     if tokenizer.load(inference.folder_of(other)).fingerprint != tok.fingerprint:
         raise UserError(
             f"config.reference.model {other} has another tokenizer than {model_dir}, so its log-probabilities are of "

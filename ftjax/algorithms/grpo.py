@@ -87,7 +87,7 @@ def make(
                 scores -= frozen.extra.coefficient * jnp.sum(kl.k1(mine, theirs) * mask, axis=-1)
         found = _advantages(scores, done.valid, mask, s.advantage)
         told |= groups.metrics(done.scores, done.valid)
-        counted = _counted(done, scores, s)
+        counted = _counted(done, s)
         every = jnp.broadcast_to(found[..., None], mask.shape)
         if s.importance_cap:
             weight = policy.truncated_importance(_flat(mine), _flat(done.sampler_logps), cap=s.importance_cap)
@@ -145,13 +145,13 @@ def _advantages(scores: jax.Array, valid: jax.Array, mask: jax.Array, name: str)
     return {"centred": groups.centred, "rloo": groups.rloo}[name](scores, valid)
 
 
-def _counted(done: Completed, scores: jax.Array, s: Settings) -> jax.Array:
+def _counted(done: Completed, s: Settings) -> jax.Array:
     """Returns which completions take part, float32 [P, G]."""
     counted = done.valid
     if s.only_ended:
         counted = counted * done.ended
     if s.signal:
-        with_signal = groups.signal(scores, done.valid)
+        with_signal = groups.signal(done.scores, done.valid)  # as scored: a KL in the reward differs always
         if s.groups:
             with_signal &= jnp.cumsum(with_signal) <= s.groups
         counted = counted * with_signal[:, None]

@@ -64,6 +64,19 @@ class Learned(NamedTuple):
     text: Any  # rows of ordinary text, or None
 
 
+class Targets(NamedTuple):
+    """What completions are worth, [B, N]."""
+
+    penalties: jax.Array  # the estimate of the KL of each token, before its coefficient
+    rewards: jax.Array
+    values: jax.Array  # 0 where there is none
+    raw: jax.Array  # advantages before whitening
+    returns: jax.Array
+    advantages: jax.Array
+    weights: jax.Array  # 1 for tokens of completions that have a score
+    value_weights: jax.Array
+
+
 def policy_of(trainable: Trainable) -> Any:
     """Returns the adapters of the language model."""
     return trainable.policy.replace(score=None)
@@ -109,38 +122,29 @@ def make(
         theirs, _ = on_policy.asked(on_policy.reference(frozen), rows, config, temperature=temperature)
         values = values_of(trainable, frozen.base, rows, hidden)[..., :-1]  # (1): before each token, of the whole text
         scores, told = on_policy.normalised(frozen.extra, done.scores, done.valid)
-        # Rows [B, N] from here on. A token without weight has a KL of 0 and a ratio of 1 (10).
-        flat = lambda x: x.reshape(-1, x.shape[-1])
-        weights = flat(mask * done.valid[..., None])
-        counts = jnp.sum(flat(mask), axis=1).astype(jnp.int32)
-        ends, value_weights = _score_places(counts, weights, done.valid.reshape(-1), s.score_at)
-        penalty = getattr(kl, s.kl_estimator)(flat(mine.logps), flat(theirs.logps))
-        rewards = advantages.token_rewards(  # (8), (9)
-            penalties=frozen.extra.coefficient * penalty * weights, scores=scores.reshape(-1), ends=ends,
-            weights=value_weights,
+        found = targets(
+            logps=_flat(mine.logps), reference=_flat(theirs.logps), values=_flat(values), mask=_flat(mask),
+            scores=scores.reshape(-1), valid=done.valid.reshape(-1), coefficient=frozen.extra.coefficient, settings=s,
         )  # fmt: skip
-        if s.whiten_rewards:  # (13)
-            rewards = advantages.rescale(rewards, value_weights, ddof=s.ddof, eps=1e-8)
-        values = flat(values) * value_weights
-        raw = advantages.gae(rewards=rewards, values=values, weights=value_weights, gamma=s.gamma, lam=s.lam)  # (12)
-        returns = raw + values
-        ready = advantages.whiten(raw, weights, ddof=s.ddof, eps=1e-8)  # (13)
+        ready = found.advantages
         if s.importance_cap:
-            ready *= policy.truncated_importance(flat(mine.logps), flat(done.sampler_logps), cap=s.importance_cap)
+            ready *= policy.truncated_importance(_flat(mine.logps), _flat(done.sampler_logps), cap=s.importance_cap)
         back = lambda x: x.reshape(mask.shape)
-        learned = Learned(rows, mine.logps, *map(back, (values, ready, returns, weights, value_weights)), text)
-        of_rows = lambda x: reduce.masked_mean(jnp.sum(flat(x) * weights, axis=1), done.valid.reshape(-1))
-        cost = of_rows(back(-frozen.extra.coefficient * penalty))
-        spread = _variance(returns, value_weights)
+        kept = (found.values, ready, found.returns, found.weights, found.value_weights)
+        learned = Learned(rows, mine.logps, *map(back, kept), text)
+        of_rows = lambda x: reduce.masked_mean(jnp.sum(_flat(x) * found.weights, axis=1), done.valid.reshape(-1))
+        cost = -frozen.extra.coefficient * of_rows(back(found.penalties))
+        unexplained = _variance(found.returns - found.values, found.value_weights)
+        spread = _variance(found.returns, found.value_weights)
         return learned, told | on_policy.kl_metrics(mine.logps, theirs.logps, mask, done.valid) | on_policy.drift(
-            mine.logps, done.sampler_logps, back(weights)
+            mine.logps, done.sampler_logps, back(found.weights)
         ) | {
             "objective/entropy": of_rows(-mine.logps),
             "objective/non_score_reward": cost,
             "objective/rlhf_reward": cost + reduce.masked_mean(scores, done.valid),
             "objective/kl_coef": frozen.extra.coefficient,
-            "policy/entropy_avg": reduce.masked_mean(flat(mine.entropy), weights),
-            "val/explained_variance": 1 - _variance(returns - values, value_weights) / jnp.maximum(spread, 1e-9),
+            "policy/entropy_avg": reduce.masked_mean(_flat(mine.entropy), found.weights),
+            "val/explained_variance": 1 - unexplained / jnp.maximum(spread, 1e-9),
         }
 
     look_jit = jax.jit(look)
@@ -190,11 +194,43 @@ def _flat(x: jax.Array) -> jax.Array:
     return x.reshape(-1, x.shape[-1])
 
 
+def targets(
+    *,
+    logps: jax.Array,
+    reference: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    scores: jax.Array,
+    valid: jax.Array,
+    coefficient: jax.Array,
+    settings: Settings,
+) -> Targets:
+    """Returns rewards, returns and advantages of completions [B, N], whose `scores` and `valid` are [B].
+
+    A completion that is not valid has no weight, whatever its score is, and moves no mean. `values` at n is that of the
+    state before token n.
+    """
+    s = settings
+    # Where there is no weight, a KL is 0 and a loss does not count: what a log-probability is there is no matter (10).
+    weights = mask * valid[:, None]
+    ends, value_weights = _score_places(mask, weights, valid, s.score_at)
+    penalties = getattr(kl, s.kl_estimator)(logps, reference) * weights
+    rewards = advantages.token_rewards(  # (8), (9)
+        penalties=coefficient * penalties, scores=scores, ends=ends, weights=value_weights
+    )
+    if s.whiten_rewards:  # (13)
+        rewards = advantages.rescale(rewards, value_weights, ddof=s.ddof, eps=1e-8)
+    values = values * value_weights
+    raw = advantages.gae(rewards=rewards, values=values, weights=value_weights, gamma=s.gamma, lam=s.lam)  # (12)
+    ready = advantages.whiten(raw, weights, ddof=s.ddof, eps=1e-8)  # (13)
+    return Targets(penalties, rewards, values, raw, raw + values, ready, weights, value_weights)
+
+
 def _score_places(
-    counts: jax.Array, weights: jax.Array, valid: jax.Array, score_at: str
+    mask: jax.Array, weights: jax.Array, valid: jax.Array, score_at: str
 ) -> tuple[jax.Array, jax.Array]:
     """Returns where a completion's score is paid, [B], and which places have a value that is learned, [B, N] (8)."""
-    length = weights.shape[1]
+    counts, length = jnp.sum(mask, axis=1).astype(jnp.int32), mask.shape[1]
     if score_at == "last":
         return counts - 1, weights
     ends = jnp.minimum(counts, length - 1)

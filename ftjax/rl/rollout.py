@@ -140,7 +140,9 @@ class Rollout:
             stops = np.asarray(s.stop_ids or (-1,), np.int32)
             cut, has_stop = endings.truncate(tokens, mask.astype(np.float32), stops, start=s.stop_from)
             mask, ended = np.asarray(cut).astype(np.int32), np.asarray(has_stop)
-        longest = max(1, int(mask.sum(axis=1).max()))
+        # One place more than the longest needs: PPO may pay a score at the place after the last token (detail 8), and
+        # whether there is one must not depend on the neighbours.
+        longest = int(mask.sum(axis=1).max()) + 1
         length = min(-(-longest // ROUND) * ROUND, s.max_new_tokens)
         split = lambda x: x[:, :length].reshape(len(asked), s.samples, length)
         return split(tokens * mask), split(logps * mask), split(mask), ended.reshape(len(asked), s.samples)
