@@ -10,7 +10,7 @@ import importlib
 import inspect
 import math
 import pickle
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class Scorer:
         self._terms, self._timeout = tuple(terms), timeout
         self._pool = processes.Pool(workers)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Scorer":
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -37,12 +37,20 @@ MAY_IMPORT = {
     "nn": {"errors", "mesh", "quant", "adapters"},
     "models": {"errors", "lookup", "tree", "mesh", "quant", "nn"},
     "sampling": {"errors", "mesh", "nn", "models"},
+    "verify": {"errors", "lookup"},
     "rl": {"errors", "data", "losses", "nn", "models", "sampling"},
+    # What the processes of reward functions import: without jax, they start in a moment.
+    "rl.calls": {"errors"},
+    "rl.processes": {"errors", "rl.calls"},
+    "rl.rewards": {"errors", "lookup", "config", "rl.calls", "rl.processes"},
+    "rl.scores": {"errors", "verify"},
     "algorithms": {"errors", "tree", "data", "losses", "adapters", "nn", "models", "sampling", "rl"},
     "runs": {"errors", "lookup", "config", "tree", "disk"},
     "checkpoint": {"errors", "lookup", "tree", "disk", "mesh", "data", "quant", "adapters", "models"},
     "planner": {"errors", "tree", "nn", "models"},
-    "evals": {"errors", "lookup", "tree", "data", "assets", "losses", "adapters", "nn", "models", "sampling"},
+    "evals": {
+        *("errors", "lookup", "tree", "data", "assets", "verify", "losses", "adapters", "nn", "models", "sampling"),
+    },
     "train": {
         *("errors", "lookup", "tree", "mesh", "data", "losses", "quant", "adapters", "algorithms", "checkpoint"),
         *("runs", "evals"),
@@ -90,6 +98,10 @@ ONLY_AT = {
     "safetensors": {"checkpoint"},
     "gguf": {"data"},
     "sentencepiece": {"data"},
+    "jsonschema": {"verify"},
+    "jsonschema_specifications": {"verify"},
+    "referencing": {"verify"},
+    "langdetect": {"verify"},
     "datasets": {"data"},
     "grain": {"data.loader"},
     "transformers": {"data", "data.loader", "checkpoint", "assets.vocabulary"},
@@ -107,7 +119,10 @@ ONLY_AT = {
     "tests": set(),
 }
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
-JAX_FREE = {"errors", "lookup", "disk", "config", "data", "data.loader", "assets", "assets.vocabulary"}
+JAX_FREE = {
+    *("errors", "lookup", "disk", "config", "data", "data.loader", "assets", "assets.vocabulary"),
+    *("verify", "rl.calls", "rl.processes", "rl.rewards", "rl.scores"),
+}
 STANDARD_LIBRARY_ONLY = {"errors", "lookup", "disk", "assets"}
 MAY_PRINT = {"runs", *PROGRAMS}
 
