@@ -73,9 +73,12 @@ def make(
     def look(trainable: Any, frozen: Frozen, done: Completed) -> tuple[Learned, Metrics]:
         rows, mask = done.rows, done.rows.mask
         told: Metrics = {}
-        mine = theirs = None
+        mine: Any = None
+        theirs: Any = None
         if not once or carrying.reference != "none":
-            mine = on_policy.asked(attach.attach(frozen.base, trainable), rows, config, temperature=temperature)[0].logps
+            mine = on_policy.asked(attach.attach(frozen.base, trainable), rows, config, temperature=temperature)[
+                0
+            ].logps
             told |= on_policy.drift(mine, done.sampler_logps, mask)
         scores, more = on_policy.normalised(frozen.extra, done.scores, done.valid)
         told |= more
@@ -162,19 +165,19 @@ def _loss(
     s: Settings, logps: jax.Array, old: jax.Array, mask: jax.Array, advantages: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """Returns the loss of every token, [B, N], and its metrics."""
-    given = {"logps": logps, "old_logps": old, "advantages": advantages}
-    clips = {"clip_low": s.clip_low, "clip_high": s.clip_high}
+    given: dict[str, Any] = {"logps": logps, "old_logps": old, "advantages": advantages}
+    given |= {"clip_low": s.clip_low, "clip_high": s.clip_high}
     if s.loss == "reinforce":
         values, metrics = policy.reinforce(logps=logps, advantages=advantages)
         del metrics["entropy"]  # the exact one is there
     elif s.loss == "clipped":
-        values, metrics = policy.clipped_surrogate(**given, **clips)
+        values, metrics = policy.clipped_surrogate(**given)
     elif s.loss == "cispo":
-        values, metrics = policy.cispo(**given, **clips)
+        values, metrics = policy.cispo(**given)
     elif s.loss == "gspo_token":
-        values, metrics = policy.gspo_token(**given, mask=mask, **clips)
+        values, metrics = policy.gspo_token(**given, mask=mask)
     else:
-        values, metrics = policy.gspo(**{**given, "advantages": advantages[:, 0]}, mask=mask, **clips)
+        values, metrics = policy.gspo(**{**given, "advantages": advantages[:, 0]}, mask=mask)
     if s.dual_clip and s.loss != "reinforce":
         values, more = policy.dual_clip(values, advantages, bound=s.dual_clip)
         metrics |= more

@@ -82,6 +82,11 @@ def policy_of(trainable: Trainable) -> Any:
     return trainable.policy.replace(score=None)
 
 
+def value_of(trainable: Trainable) -> Any:
+    """Returns the adapters with the head of the value: those of the policy, where they share a trunk."""
+    return trainable.policy if trainable.value is None else trainable.value
+
+
 def with_values(init: Init, *, shared: bool) -> Init:
     """Returns the init of policy and value; the value head begins at 0 (20), so that the first values are."""
 
@@ -109,7 +114,7 @@ def make(
     temperature, s = run.settings.temperature, settings
 
     def values_of(trainable: Trainable, base: Any, rows: layout.Rows, hidden: jax.Array) -> jax.Array:
-        if trainable.value is None:
+        if trainable.value is None:  # (23): the head reads the policy's own states
             return layout.values(trainable.policy, hidden)
         return layout.values(trainable.value, layout.hidden(attach.attach(base, trainable.value), rows, config))
 
@@ -129,15 +134,16 @@ def make(
         ready = found.advantages
         if s.importance_cap:
             ready *= policy.truncated_importance(_flat(mine.logps), _flat(done.sampler_logps), cap=s.importance_cap)
-        back = lambda x: x.reshape(mask.shape)
+        back: Callable[[Any], Any] = lambda x: x.reshape(mask.shape)
         kept = (found.values, ready, found.returns, found.weights, found.value_weights)
-        learned = Learned(rows, mine.logps, *map(back, kept), text)
+        values, ready, returns, weights, value_weights = map(back, kept)
+        learned = Learned(rows, mine.logps, values, ready, returns, weights, value_weights, text)
         of_rows = lambda x: reduce.masked_mean(jnp.sum(_flat(x) * found.weights, axis=1), done.valid.reshape(-1))
         cost = -frozen.extra.coefficient * of_rows(back(found.penalties))
         unexplained = _variance(found.returns - found.values, found.value_weights)
         spread = _variance(found.returns, found.value_weights)
         return learned, told | on_policy.kl_metrics(mine.logps, theirs.logps, mask, done.valid) | on_policy.drift(
-            mine.logps, done.sampler_logps, back(found.weights)
+            mine.logps, done.sampler_logps, weights
         ) | {
             "objective/entropy": of_rows(-mine.logps),
             "objective/non_score_reward": cost,
@@ -172,21 +178,22 @@ def make(
         )
         weights, value_weights = _flat(batch.weights), _flat(batch.value_weights)
         of_values = {"loss/value_avg": jax.lax.stop_gradient(errors), **told}
-        metrics |= {"loss/policy_avg": jax.lax.stop_gradient(losses)}
-        metrics |= {name: reduce.Weighted(x, value_weights) for name, x in of_values.items()}
-        terms, shares = (losses, s.value_coefficient * errors), (weights, value_weights)
+        reported: Metrics = metrics | {"loss/policy_avg": jax.lax.stop_gradient(losses)}
+        reported |= {name: reduce.Weighted(x, value_weights) for name, x in of_values.items()}
+        terms: tuple[jax.Array, ...] = (losses, s.value_coefficient * errors)
+        shares: tuple[jax.Array, ...] = (weights, value_weights)
         if s.text_coefficient:  # (24)
             t = batch.text
             said = decoder.logps(params, t.tokens, t.targets, t.weights, config, t.positions, t.segments)
             nats, _ = supervised.cross_entropy(logps=said.logps, entropy=said.entropy, correct=said.correct)
             terms, shares = (*terms, s.text_coefficient * nats), (*shares, t.weights)
-            metrics["loss/text_avg"] = reduce.Weighted(jax.lax.stop_gradient(nats), t.weights)
-        return terms, shares, metrics
+            reported["loss/text_avg"] = reduce.Weighted(jax.lax.stop_gradient(nats), t.weights)
+        return terms, shares, reported
 
     return on_policy.algorithm_of(
         init=with_values(init, shared=shared), experience=experience, loss=loss, carrying=carrying, policy_of=policy_of,
         terms=3 if s.text_coefficient else 2,
-    )  # fmt: skip
+    )._replace(value=value_of)  # fmt: skip
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -226,9 +233,7 @@ def targets(
     return Targets(penalties, rewards, values, raw, raw + values, ready, weights, value_weights)
 
 
-def _score_places(
-    mask: jax.Array, weights: jax.Array, valid: jax.Array, score_at: str
-) -> tuple[jax.Array, jax.Array]:
+def _score_places(mask: jax.Array, weights: jax.Array, valid: jax.Array, score_at: str) -> tuple[jax.Array, jax.Array]:
     """Returns where a completion's score is paid, [B], and which places have a value that is learned, [B, N] (8)."""
     counts, length = jnp.sum(mask, axis=1).astype(jnp.int32), mask.shape[1]
     if score_at == "last":

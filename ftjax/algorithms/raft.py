@@ -6,7 +6,6 @@ Completions of a group of equal scores are left out: there is no best one.
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ftjax.adapters import attach
 from ftjax.algorithms import on_policy
