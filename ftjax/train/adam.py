@@ -37,22 +37,3 @@ def scale_by_adam(*, b1: float, b2: float, eps: float) -> optax.GradientTransfor
         return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return optax.GradientTransformation(optax.scale_by_adam(b1=b1, b2=b2, eps=eps).init, update)
-
-
-def scale_by_adam_of_tensorflow(*, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Returns sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps) of the moments as they are: eps is not corrected with v.
-
-    The form "just before section 2.1" of Kingma and Ba 2015, and of OpenAI's lm-human-preferences. There eps counts
-    1 / sqrt(1 - b2^t) times as much: 32 times in the first update with b2 = .999, so small gradients move less.
-    """
-
-    def update(grads: Any, state: optax.ScaleByAdamState, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
-        del params
-        count = optax.safe_increment(state.count)
-        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
-        nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
-        rate = jnp.sqrt(correction(b2, count)) / correction(b1, count)
-        updates = jax.tree.map(lambda m, v: rate * m / (jnp.sqrt(v) + eps), mu, nu)
-        return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
-
-    return optax.GradientTransformation(optax.scale_by_adam(b1=b1, b2=b2, eps=eps).init, update)
