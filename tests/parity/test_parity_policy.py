@@ -52,7 +52,7 @@ def theirs(
     given = {name: torch.tensor(value) for name, value in x.items()}
     trainer: Any = types.SimpleNamespace(
         _get_per_token_logps_and_entropies=lambda *_, **__: (logps, torch.zeros_like(logps), None),
-        accelerator=types.SimpleNamespace(gather=lambda y: y, reduce=lambda y, reduction: y, num_processes=1),
+        accelerator=types.SimpleNamespace(gather=lambda y: y, reduce=lambda y, **_: y, num_processes=1),
         model=types.SimpleNamespace(training=True),
         args=types.SimpleNamespace(use_bias_correction_kl=False, delta=delta, steps_per_generation=1),
         _metrics={"train": collections.defaultdict(list)},
