@@ -55,7 +55,7 @@ def sft() -> ml_collections.ConfigDict:
         "buckets": (64, 128, 256, 512, 1024, 2048),  # lengths of padded batches
     }
     config.optimizer = {
-        "name": "adamw",  # adamw | adamw8bit | sgd | adafactor | lion | muon
+        "name": "adamw",  # adamw | adamw8bit | adam_tf | sgd | adafactor | lion | muon
         "offload": "none",  # host: moments lie in the host's memory and visit the device for the update
         "learning_rate": 2e-4,
         "schedule": "cosine",  # constant | linear | cosine | wsd
