@@ -55,7 +55,7 @@ def sft() -> ml_collections.ConfigDict:
         "buckets": (64, 128, 256, 512, 1024, 2048),  # lengths of padded batches
     }
     config.optimizer = {
-        "name": "adamw",  # adamw | adamw8bit | sgd | adafactor | lion | muon
+        "name": "adamw",  # adamw | adamw8bit | adam_tf | sgd | adafactor | lion | muon
         "offload": "none",  # host: moments lie in the host's memory and visit the device for the update
         "learning_rate": 2e-4,
         "schedule": "cosine",  # constant | linear | cosine | wsd
@@ -181,7 +181,6 @@ def ppo() -> ml_collections.ConfigDict:
         "text_coefficient": 0.0,  # of ordinary text (data.text) in the loss: PPO-ptx
     }
     config.data.text = ""  # rows for it
-    config.data.text_batch = 8
     config.rollout.samples = 1
     config.updates.epochs = 4
     return config.lock()

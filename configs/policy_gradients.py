@@ -1,7 +1,6 @@
 """The published methods of policy gradients without a value model, as values of `loss` of `defaults.grpo`."""
 
-from ftjax import lookup
-from ftjax.errors import UserError
+from ftjax import config as args
 
 METHODS = {
     "grpo": {"advantage": "grpo", "normaliser": "per_sequence"},  # Shao et al. 2024, without its KL penalty
@@ -18,6 +17,4 @@ METHODS = {
 
 def use(config, method):
     """Sets the loss of a config of `defaults.grpo` to that of a method."""
-    if method not in METHODS:
-        raise UserError(f"method {method!r} is unknown.{lookup.suggestion(method, list(METHODS))}")
-    config.loss.update(METHODS[method])
+    config.loss.update(METHODS[args.known("method", method, METHODS)])

@@ -47,6 +47,13 @@ def parse(arg: str, /, **defaults: bool | int | float | str) -> types.SimpleName
     return types.SimpleNamespace(**values)
 
 
+def known(argument: str, value: str, names: Iterable[str]) -> str:
+    """Returns the value of a config file's argument; raises UserError where it is none of the names."""
+    if value not in names:
+        raise errors.UserError(f"config argument {argument}={value}.{lookup.suggestion(value, list(names))}")
+    return value
+
+
 def bind(function: Callable[..., Any], section: Mapping[str, Any]) -> Callable[..., Any]:
     """Returns `function` with the hyper-parameters of a config section filled in; exactly those, none missing.
 

@@ -129,7 +129,6 @@ RANGES: dict[str, Range] = {
     "loss.dual_clip": (lambda v: v == 0 or v > 1, "above 1 (0: no limit)"),
     "loss.value_clip": POSITIVE,
     "loss.value_coefficient": NOT_NEGATIVE,
-    "loss.gamma": SHARE,
     "loss.lam": SHARE,
     "loss.ddof": (lambda v: v in (0, 1), "0 or 1"),
     "loss.importance_cap": NEVER_OR,
@@ -173,8 +172,8 @@ class Experiment:
     data: training_data.Data
     held_out: Any  # held_out.HeldOut, or of preferences
     mesh: jax.sharding.Mesh | None
-    objective: objective.Objective
     start: objective.Start
+    objective: objective.Objective
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     plan: epochs.Plan | None  # of updates in a step; None: one
@@ -224,7 +223,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     aim = objective.build(c, abstract_base, model_config)
     start = objective.Start(
         objective.start(c["adapter"], abstract_base, model_config),
-        rollouts.value_start(c["value"], abstract_base, model_config) if "value" in c else None,
+        rollouts.value_start(c, abstract_base, model_config) if "value" in c else None,
     )
     shard = loader.Shard(jax.process_index(), jax.process_count())
     data = training_data.read(c, aim, tok, name, shard)
@@ -235,7 +234,6 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
             objective.trainable_init(c["adapter"], abstract_base),
             model_config,
             abstract_base=abstract_base,
-            model=c["model"]["path"],
             prompts=list(itertools.chain(*data.train)),
             tok=tok,
             stop_ids=chat.stop_ids(tok, made),
@@ -260,10 +258,13 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         chain = optimizer.with_rate_of(chain, r"value\..*", c["value"]["rate_ratio"])
     if o["lora_plus_ratio"] != 1:
         chain = optimizer.with_embedding_rate(chain, embedding_rate / c["optimizer"]["learning_rate"])
-    begin = lambda base: states.begin(aim.algorithm, base, chain, jax.random.key(0))
-    abstract_state = jax.eval_shape(begin, abstract_base)
     if start.adapters is not None:
-        objective.check_start(c["adapter"], start.adapters, aim.algorithm.policy(abstract_state.trainable))
+        fresh = jax.eval_shape(lambda base: aim.algorithm.init(jax.random.key(0), base), abstract_base)
+        objective.check_start(c["adapter"], start.adapters, aim.algorithm.policy(fresh))
+    begin = lambda base, given: states.begin(
+        rollouts.going_on(aim.algorithm, given), base, chain, jax.random.key(0)
+    )  # fmt: skip
+    abstract_state = jax.eval_shape(begin, abstract_base, start)
     shardings = states.shardings(mesh, abstract_state, params.axes(model_config), offload=offload)
     built = Experiment(
         config=c,
@@ -340,9 +341,9 @@ def _quantised(c: Mapping[str, Any], model_dir: Path, abstract_base: Any) -> Any
 
 def _check_reference(c: Mapping[str, Any], tok: tokenizer.Tokenizer, model_dir: Path) -> None:
     """Raises where the other model that is the reference is not there, or reads other tokens."""
-    if not c.get("reference", {}).get("model"):
+    other = c["reference"]["model"] if "reference.model" in configs.flatten(c) else ""
+    if not other:
         return
-    other = c["reference"]["model"]
     if tokenizer.load(inference.folder_of(other)).fingerprint != tok.fingerprint:
         raise UserError(
             f"config.reference.model {other} has another tokenizer than {model_dir}, so its log-probabilities are of "

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ftjax import config as configs
-from ftjax import lookup, scoring
+from ftjax import inference, lookup, scoring
 from ftjax import mesh as meshes
 from ftjax.adapters import attach
 from ftjax.algorithms import grpo, on_policy, online_dpo, ppo, raft
@@ -23,8 +23,9 @@ from ftjax.errors import UserError
 from ftjax.losses import preference
 from ftjax.models import heads
 from ftjax.models.config import ModelConfig
-from ftjax.objective import Init, Objective
+from ftjax.objective import Init, Objective, Start
 from ftjax.rl import endings, kl, layout, rewards, rollout
+from ftjax.sampling import stops
 from ftjax.train import epochs
 
 ENDINGS = ("none", "penalty", "replace")
@@ -46,7 +47,6 @@ def build(
     config: ModelConfig,
     *,
     abstract_base: Any,
-    model: str,
     prompts: list[prompt_data.Prompt],
     tok: tokenizer.Tokenizer,
     stop_ids: tuple[int, ...],
@@ -54,13 +54,16 @@ def build(
 ) -> Objective:
     """Returns the objective with its algorithm, all but weights; what does not fit together is a UserError."""
     _check(c, config, prompts)
+    _check_rewards(c["rewards"])
+    if c["rollout"]["stop"]:
+        stops.finder(c["rollout"]["stop"], tok)  # raises where the tokenizer cannot write one
     run = rollout.Rollout(
         config=config,
         settings=_settings(c, stop_ids),
         prompts={one.number: one for one in prompts},
-        decode=lambda ids: tok.decode(ids, skip_special=True),
+        tokenizer=tok,
         score=_functions(c["rewards"], prompts),
-        judges=_judges(c, abstract_base, config, model),
+        judges=_judges(c, abstract_base, config),
         ending=_ending(c["rewards"]),
         place=functools.partial(meshes.place_batch, mesh),
     )
@@ -92,10 +95,28 @@ def _check(c: Mapping[str, Any], config: ModelConfig, prompts: list[prompt_data.
             f"config.rollout.samples is {r['samples']}, but {c['algorithm']} compares completions of one prompt; set 2 "
             "or more, or take config.algorithm ppo, which has a value model"
         )
-    if not c["rewards"]["names"] and not c["rewards"]["models"] and not c["rewards"]["check"]:
+    if r["stop"] and r["fixed_length"]:
+        raise UserError(
+            f"config.rollout.stop {r['stop']} with config.rollout.fixed_length: completions that go on to their length "
+            "are not read for texts; leave out one"
+        )
+    if r["stop_from"] and not r["fixed_length"]:
+        raise UserError(
+            f"config.rollout.stop_from is {r['stop_from']}, but a completion ends at its first stop token; set "
+            "config.rollout.fixed_length=true, or stop_from 0"
+        )
+
+
+def _check_rewards(section: Mapping[str, Any]) -> None:
+    if not section["names"] and not section["models"] and not section["check"]:
         raise UserError(
             "config.rewards is empty; name functions (--config.rewards.names=\"('numeric',)\"), runs of reward models "
             "(config.rewards.models), or a check (config.rewards.check=pkg.mod:fn)"
+        )
+    if section["overlong"] and section["overlong_buffer"] > section["overlong"]:
+        raise UserError(
+            f"config.rewards.overlong_buffer {section['overlong_buffer']} is more than config.rewards.overlong "
+            f"{section['overlong']}, the tokens at whose end it is; lower it"
         )
 
 
@@ -103,7 +124,17 @@ def _settings(c: Mapping[str, Any], stop_ids: tuple[int, ...]) -> rollout.Settin
     r = c["rollout"]
     if not r["temperature"]:
         raise UserError("config.rollout.temperature is 0: greedy completions of a prompt are all the same; set 1.0")
-    names = ("samples", "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "slots", "fixed_length", "stop_from")
+    names = (
+        "samples",
+        "max_new_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "slots",
+        "fixed_length",
+        "stop_from",
+    )
     return rollout.Settings(
         stop_ids=stop_ids, stop_strings=tuple(r["stop"]), **{name: r[name] for name in names}
     )  # fmt: skip
@@ -144,30 +175,26 @@ def _ending(section: Mapping[str, Any]) -> Callable[[np.ndarray, np.ndarray, np.
     rule, value = section["missing_end"], section["missing_end_value"]
 
     def cost(scores: np.ndarray, ended: np.ndarray, lengths: np.ndarray) -> Any:
-        if rule == "penalty":
-            scores = endings.penalty(scores, ended, value=value)
+        paid = jnp.asarray(scores, jnp.float32)
+        if rule == "penalty":  # (7)
+            paid = endings.penalty(paid, jnp.asarray(ended), value=value)
         if rule == "replace":
-            scores = endings.replace(scores, ended, value=value)
+            paid = endings.replace(paid, jnp.asarray(ended), value=value)
         if section["overlong"]:
             limits = {"longest": section["overlong"], "buffer": section["overlong_buffer"]}
-            scores = scores + endings.soft_overlong(lengths, **limits)
-        return scores
+            paid += endings.soft_overlong(jnp.asarray(lengths, jnp.int32), **limits)
+        return paid
 
     return cost
 
 
-def _judges(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig, model: str) -> list[rollout.Judge]:
+def _judges(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> list[rollout.Judge]:
     """Returns the reward models, each an adapter with a head on the run's own base."""
     section = c["rewards"]
     if not section["models"]:
         return []
     base, parts, weights = scoring.of_runs(section["models"], section["model_weights"] or None)
-    scoring.check_same_base(parts[0][0], base.model, "this run", model)
-    if base.quant.format != c["quant"]["format"]:
-        raise UserError(
-            f"{parts[0][0]} was trained on a base in {base.quant.format}, this run has config.quant.format "
-            f"{c['quant']['format']}; reward and policy share one base, so take the same"
-        )
+    _check_base(c, parts[0][0], base)
     made = []
     for (name, folder), weight in zip(parts, weights, strict=True):
         adapters = peft.load(folder, abstract_base, config)
@@ -177,6 +204,16 @@ def _judges(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig, model
         program = jax.jit(functools.partial(_score, config=config, mean=mean, std=std))
         made.append(rollout.Judge(Path(name).name, weight, functools.partial(program, adapters)))
     return made
+
+
+def _check_base(c: Mapping[str, Any], name: str, base: inference.Made) -> None:
+    """Raises where a run was on another base than this one, or on the same in other bits."""
+    scoring.check_same_base(name, base.model, "this run", c["model"]["path"])
+    if base.quant.format != c["quant"]["format"]:
+        raise UserError(
+            f"{name} was trained on a base in {base.quant.format}, this run has config.quant.format "
+            f"{c['quant']['format']}; they share one base, so take the same"
+        )
 
 
 def _score(
@@ -240,8 +277,14 @@ def _ppo(c: Mapping[str, Any], init: Init, config: ModelConfig, run: rollout.Rol
             "config.algorithm ppo has a KL penalty to a reference and a value beside the policy on one base: take "
             "config.reference.kind base or start, and an adapter"
         )
-    if c["loss"]["text_coefficient"] and c["microbatches"] > 1:
-        raise UserError("config.loss.text_coefficient goes with config.microbatches 1; lower config.data.batch_size")
+    if c["loss"]["gamma"] > 1:
+        raise UserError(f"config.loss.gamma is {c['loss']['gamma']:g}; the discount of PPO must be between 0 and 1")
+    text, share = c["data"]["text"], c["loss"]["text_coefficient"]
+    if bool(text) != bool(share):
+        raise UserError(
+            f"config.data.text is {text!r} and config.loss.text_coefficient {share:g}: ordinary text in the loss needs "
+            "both; set the other, or leave out this one"
+        )
     settings = ppo.Settings(**{name: c["loss"][name] for name in ppo.Settings._fields})
     return ppo.make(
         init, config, run=run, settings=settings, carrying=carrying, shared=c["value"]["shared"], most_kl=_most_kl(c)
@@ -284,19 +327,49 @@ def _online_dpo(c: Mapping[str, Any], init: Init, config: ModelConfig, run: roll
     )
 
 
-def value_start(section: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Any:
+def value_start(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> Any:
     """Returns the adapters and head that the value model begins as, on the host; None for new ones (20).
 
-    Those of a reward model's run, whose head is divided by the standard deviation of its scores: it then says what
-    they are before their mean is taken off.
+    Those of a PPO run, or of a reward model's, whose head is divided by the standard deviation of its scores: it then
+    says what they are before their mean is taken off.
     """
-    if not section["path"]:
+    path = c["value"]["path"]
+    if not path:
         return None
-    base, parts, _ = scoring.of_runs((section["path"],), None)
-    del base
-    folder = parts[0][1]
+    if c["value"]["shared"]:
+        raise UserError(
+            f"config.value.path {path} with config.value.shared: a value on the policy's own trunk has no adapters to "
+            "begin as others; leave out one"
+        )
+    base, parts, _ = scoring.of_runs((path,), None)
+    _check_base(c, path, base)
+    values = Path(path).expanduser() / "value"
+    folder = values if values.is_dir() else parts[0][1]
     adapters = peft.load(folder, abstract_base, config)
     if adapters.score is None:
-        raise UserError(f"config.value.path {section['path']} is no reward model: it has no head (task_type SEQ_CLS)")
+        raise UserError(
+            f"config.value.path {path} is the run of no reward model and of no PPO: it has no head (task_type SEQ_CLS)"
+        )
     _, std = scoring.normalisation(folder)
     return adapters.replace(score=jnp.asarray(adapters.score) / std)
+
+
+def going_on(made: Algorithm, given: Start) -> Algorithm:
+    """Returns the algorithm that begins with given adapters, where there are some; a head that they lack is new."""
+
+    def begun(fresh: Any, known: Any) -> Any:
+        if known is None:
+            return fresh
+        whole = fresh if known.score is not None else fresh.replace(score=None)
+        found = jax.tree.unflatten(jax.tree.structure(whole), jax.tree.leaves(known))
+        return found if found.score is not None else found.replace(score=fresh.score)
+
+    def init(key: jax.Array, base: Any) -> Any:
+        fresh = made.init(key, base)
+        if not isinstance(fresh, ppo.Trainable):
+            return begun(fresh, given.adapters)
+        # The value's adapters may be of another rank than the policy's: they are those of a reward model.
+        value = given.value if given.value is not None else fresh.value
+        return fresh.replace(policy=begun(fresh.policy, given.adapters), value=value)
+
+    return made._replace(init=init)

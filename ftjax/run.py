@@ -15,11 +15,10 @@ from typing import Any
 import jax
 
 from ftjax import held_out as held_outs
-from ftjax import inference, objective, reference, reward_report, tree, watch
+from ftjax import inference, reference, reward_report, rollouts, tree, watch
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter, attach
-from ftjax.algorithms import ppo
-from ftjax.algorithms.algorithm import Algorithm, frozen
+from ftjax.algorithms.algorithm import frozen
 from ftjax.checkpoint import hf_export, hf_import, peft
 from ftjax.checkpoint.store import Store
 from ftjax.errors import UserError
@@ -61,7 +60,7 @@ def start(x: Experiment, say: Callable[[str], None]) -> Parts:
     )
     x = reference.from_base(x, base, say)
     make = lambda base, given: states.begin(
-        _going_on(x.algorithm, given), base, x.optimizer, jax.random.key(c["seed"])
+        rollouts.going_on(x.algorithm, given), base, x.optimizer, jax.random.key(c["seed"])
     )  # fmt: skip
     state = jax.jit(make, out_shardings=x.state_shardings)(base, x.start)
     if c["adapter"]["name"] == "none":
@@ -79,27 +78,6 @@ def start(x: Experiment, say: Callable[[str], None]) -> Parts:
         step=jax.jit(step, donate_argnums=0, out_shardings=out),
         sums=jax.jit(steps.make_evaluate(x.algorithm)),
     )
-
-
-def _going_on(made: Algorithm, given: objective.Start) -> Algorithm:
-    """Returns the algorithm that begins with given adapters, where there are some; a head that they lack is new."""
-
-    def begun(fresh: Any, known: Any) -> Any:
-        if known is None:
-            return fresh
-        whole = fresh if known.score is not None else fresh.replace(score=None)
-        found = jax.tree.unflatten(jax.tree.structure(whole), jax.tree.leaves(known))
-        return found if found.score is not None else found.replace(score=fresh.score)
-
-    def init(key: jax.Array, base: Any) -> Any:
-        fresh = made.init(key, base)
-        if not isinstance(fresh, ppo.Trainable):
-            return begun(fresh, given.adapters)
-        # The value's adapters may be of another rank than the policy's: they are those of a reward model.
-        value = given.value if given.value is not None else fresh.value
-        return fresh.replace(policy=begun(fresh.policy, given.adapters), value=value)
-
-    return made._replace(init=init)
 
 
 def sums(parts: Parts, state: states.TrainState) -> held_outs.Sums:
@@ -168,7 +146,7 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
                 say(remark)
             return numbers
 
-        seen = watch.Watch(x.objective.rollout, say, before["metrics"])
+        seen = watch.Watch(say, before["metrics"])
         interrupt = loop.Interrupt(report.at_once)
         with interrupt.installed():
             outcome = loop.run(
@@ -186,7 +164,8 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
                 ),
                 sample=lambda s: held_outs.shown(x.held_out.answers(model(parts, s.trainable), samples)),
                 epoch=lambda k: k / x.loader.batches_per_epoch,
-                watch=lambda k, numbers: seen.step(k, numbers, out, c["log"].get("samples", 0)),
+                beside=lambda: x.objective.rollout and x.objective.rollout.last,
+                watch=lambda k, numbers, drawn: seen.step(k, numbers, drawn, out, c["log"].get("samples", 0)),
                 store=store,
                 writers=out,
                 position=_position(out),
@@ -310,7 +289,7 @@ def _finish(
 
 
 def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None:
-    """Writes what was trained: a PEFT adapter, or after full fine-tuning the model."""
+    """Writes what was trained: PEFT adapters, those of a value beside them, or after full fine-tuning the model."""
     x = parts.experiment
     for left in folder.path.glob("*.tmp-*"):  # of a process that was killed while it wrote
         shutil.rmtree(left, ignore_errors=True)
@@ -327,12 +306,9 @@ def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None
         )
         folder.text("model/README.md", card.of_run(folder.path, "merged"))
         return
-    peft.save(
-        folder.path / "adapter",
-        jax.device_get(x.algorithm.policy(state.trainable)),
-        x.model_config,
-        base_name=str(x.model_dir),
-        rslora=x.config["adapter"]["rslora"],
-        replace=True,
-    )
+    saved = {"base_name": str(x.model_dir), "rslora": x.config["adapter"]["rslora"], "replace": True}
+    trained = jax.device_get(state.trainable)
+    peft.save(folder.path / "adapter", x.algorithm.policy(trained), x.model_config, **saved)
     folder.text("adapter/README.md", card.of_run(folder.path, "adapter"))
+    if x.algorithm.value is not None:
+        peft.save(folder.path / "value", x.algorithm.value(trained), x.model_config, **saved)

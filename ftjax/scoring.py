@@ -173,9 +173,7 @@ def load(runs: Sequence[str | Path], *, weights: Sequence[float] | None = None, 
     both; so is a run whose adapter has no head.
     """
     base, parts, given = of_runs(runs, weights)
-    return _load(
-        parts, model=base.model, template_name=base.template, quant=base.quant, weights=given, dtype=dtype
-    )
+    return _load(parts, model=base.model, template_name=base.template, quant=base.quant, weights=given, dtype=dtype)
 
 
 def of_runs(

@@ -127,7 +127,7 @@ def read(
 
 
 def _prompts(c: Mapping[str, Any], tok: tokenizer.Tokenizer, name: str | None, shard: loader.Shard) -> Data:
-    """Returns the prompts of a config, those held out, and the batches, with ordinary text beside them if it is asked."""
+    """Returns the prompts of a config, those held out, and the batches, with ordinary text beside them if asked for."""
     d, e = c["data"], c["eval"]
     made = template.load(name, tok) if name or tok.chat_template else None
     count = itertools.count()
@@ -160,7 +160,7 @@ def _prompts(c: Mapping[str, Any], tok: tokenizer.Tokenizer, name: str | None, s
         shard=shard,
     )
     text: list[encode.Example] = []
-    if "text" in d and d["text"]:
+    if d.get("text"):
         text, _ = encode.encode_file(
             d["text"], tok, template_name=name, max_length=d["max_length"], truncation="drop", train_on="all"
         )

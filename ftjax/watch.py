@@ -1,10 +1,9 @@
 """What a run that learns from its own samples is told on its way: tables of completions, and alarms."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from ftjax.held_out_prompts import REWARD
-from ftjax.rl.rollout import Rollout
+from ftjax.rl.rollout import Drawn
 from ftjax.runs.writers import Several
 
 FIRST_KL = 1e-4  # of the first update after a rollout, before which nothing has moved; rounding in float32 gives 1e-12
@@ -16,15 +15,17 @@ SHOWN = 8  # completions of a table
 class Watch:
     """Looks at the numbers of steps and evaluations, and says once what is wrong with each kind."""
 
-    def __init__(self, rollout: Rollout | None, say: Callable[[str], None], before: Mapping[str, float]) -> None:
-        self._rollout, self._say, self._before = rollout, say, before
+    def __init__(self, say: Callable[[str], None], before: Mapping[str, float]) -> None:
+        self._say, self._before = say, before
         self._said: set[str] = set()
         self._scores: list[float] = []
         self._lengths: list[float] = []
 
-    def step(self, number: int, numbers: Mapping[str, float], out: Several, every: int) -> None:
-        """Sees the numbers of step `number`, and every so many steps writes the table of its completions."""
-        if self._rollout is None:
+    def step(
+        self, number: int, numbers: Mapping[str, float], drawn: Drawn | None, out: Several, every: int
+    ) -> None:  # fmt: skip
+        """Sees the numbers of step `number`, and every so many steps writes the table of what was drawn for it."""
+        if drawn is None:
             return
         if numbers.get("policy/approxkl_first", 0.0) > FIRST_KL:
             self._once(
@@ -33,13 +34,12 @@ class Watch:
                 "away from the policy of the rollout, where it should be 0: the two forward passes do not agree. Take "
                 "config.model.dtype=float32 to see whether it is rounding",
             )
-        failures = self._rollout.failures
-        if failures:
-            first = failures[0]
+        if drawn.failures:
+            first = drawn.failures[0]
             self._once(
                 f"failed {first.term}",
-                f"warning: the reward {first.term} failed for {len(failures)} of the completions of step {number}, "
-                f"which do not count; the first: {first.why} (prompt {first.prompt[:60]!r})",
+                f"warning: the reward {first.term} failed in step {number}, which has {len(drawn.failures)} such "
+                f"completions; they do not count. The first: {first.why} (prompt {first.prompt[:60]!r})",
             )
         self._scores.append(numbers.get("objective/scores", 0.0))
         self._lengths.append(numbers.get("completions/mean_length", 0.0))
@@ -50,11 +50,11 @@ class Watch:
                 f" -> {_mean(self._lengths[-STEPS:]):.0f} tokens): see whether the reward pays for length",
             )
         if every and number % every == 0:
-            out.text(number, "completions", self._rollout.table[:SHOWN])
+            out.text(number, "completions", drawn.table[:SHOWN])
 
     def evaluated(self, numbers: dict[str, float]) -> dict[str, float]:
         """Returns the numbers of an evaluation, after a warning where the reward rises and the held-out score falls."""
-        if self._rollout is None or REWARD not in numbers or REWARD not in self._before:
+        if REWARD not in numbers or REWARD not in self._before:
             return numbers
         if len(self._scores) >= 2 * STEPS:
             first, last = _mean(self._scores[:STEPS]), _mean(self._scores[-STEPS:])

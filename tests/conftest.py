@@ -10,7 +10,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="disab
 import jax
 import pytest
 
-pytest_plugins = ["tests.bases", "tests.cases", "tests.preference_cases"]
+pytest_plugins = ["tests.bases", "tests.cases", "tests.preference_cases", "tests.rl_cases"]
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,7 +1,7 @@
 """GRPO with a verifiable reward: the embedded base can add, but declines to when it is asked in other words.
 
 python scripts/train.py --config configs/grpo/world_sums.py
-python scripts/train.py --config configs/grpo/world_sums.py:method=rloo    # grpo | dr_grpo | dapo | rloo | gspo | cispo | reinforce_pp
+python scripts/train.py --config configs/grpo/world_sums.py:method=rloo    # or another of configs/policy_gradients.py
 
 The reward is 1 where the last number of an answer is the sum, else 0; nothing else says what to do.
 """

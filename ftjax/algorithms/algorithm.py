@@ -34,6 +34,7 @@ class Algorithm(NamedTuple):
     reference: Callable[[Any], Any] | None = None  # base -> weights of the policy that this one is held against
     terms: int = 1  # means of different elements, for example of tokens and of values, that the loss is the sum of
     policy: Callable[[Any], Any] = lambda trainable: trainable  # what of it is the language model
+    value: Callable[[Any], Any] | None = None  # what of it says what a state is worth: adapters with a head
 
 
 def frozen(base: Any, extra: Any) -> Any:

@@ -73,9 +73,12 @@ def make(
     def look(trainable: Any, frozen: Frozen, done: Completed) -> tuple[Learned, Metrics]:
         rows, mask = done.rows, done.rows.mask
         told: Metrics = {}
-        mine = theirs = None
+        mine: Any = None
+        theirs: Any = None
         if not once or carrying.reference != "none":
-            mine = on_policy.asked(attach.attach(frozen.base, trainable), rows, config, temperature=temperature)[0].logps
+            mine = on_policy.asked(attach.attach(frozen.base, trainable), rows, config, temperature=temperature)[
+                0
+            ].logps
             told |= on_policy.drift(mine, done.sampler_logps, mask)
         scores, more = on_policy.normalised(frozen.extra, done.scores, done.valid)
         told |= more
@@ -87,7 +90,7 @@ def make(
                 scores -= frozen.extra.coefficient * jnp.sum(kl.k1(mine, theirs) * mask, axis=-1)
         found = _advantages(scores, done.valid, mask, s.advantage)
         told |= groups.metrics(done.scores, done.valid)
-        counted = _counted(done, scores, s)
+        counted = _counted(done, s)
         every = jnp.broadcast_to(found[..., None], mask.shape)
         if s.importance_cap:
             weight = policy.truncated_importance(_flat(mine), _flat(done.sampler_logps), cap=s.importance_cap)
@@ -145,13 +148,13 @@ def _advantages(scores: jax.Array, valid: jax.Array, mask: jax.Array, name: str)
     return {"centred": groups.centred, "rloo": groups.rloo}[name](scores, valid)
 
 
-def _counted(done: Completed, scores: jax.Array, s: Settings) -> jax.Array:
+def _counted(done: Completed, s: Settings) -> jax.Array:
     """Returns which completions take part, float32 [P, G]."""
     counted = done.valid
     if s.only_ended:
         counted = counted * done.ended
     if s.signal:
-        with_signal = groups.signal(scores, done.valid)
+        with_signal = groups.signal(done.scores, done.valid)  # as scored: a KL in the reward differs always
         if s.groups:
             with_signal &= jnp.cumsum(with_signal) <= s.groups
         counted = counted * with_signal[:, None]
@@ -162,19 +165,19 @@ def _loss(
     s: Settings, logps: jax.Array, old: jax.Array, mask: jax.Array, advantages: jax.Array
 ) -> tuple[jax.Array, Metrics]:
     """Returns the loss of every token, [B, N], and its metrics."""
-    given = {"logps": logps, "old_logps": old, "advantages": advantages}
-    clips = {"clip_low": s.clip_low, "clip_high": s.clip_high}
+    given: dict[str, Any] = {"logps": logps, "old_logps": old, "advantages": advantages}
+    given |= {"clip_low": s.clip_low, "clip_high": s.clip_high}
     if s.loss == "reinforce":
         values, metrics = policy.reinforce(logps=logps, advantages=advantages)
         del metrics["entropy"]  # the exact one is there
     elif s.loss == "clipped":
-        values, metrics = policy.clipped_surrogate(**given, **clips)
+        values, metrics = policy.clipped_surrogate(**given)
     elif s.loss == "cispo":
-        values, metrics = policy.cispo(**given, **clips)
+        values, metrics = policy.cispo(**given)
     elif s.loss == "gspo_token":
-        values, metrics = policy.gspo_token(**given, mask=mask, **clips)
+        values, metrics = policy.gspo_token(**given, mask=mask)
     else:
-        values, metrics = policy.gspo(**{**given, "advantages": advantages[:, 0]}, mask=mask, **clips)
+        values, metrics = policy.gspo(**{**given, "advantages": advantages[:, 0]}, mask=mask)
     if s.dual_clip and s.loss != "reinforce":
         values, more = policy.dual_clip(values, advantages, bound=s.dual_clip)
         metrics |= more

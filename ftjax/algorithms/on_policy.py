@@ -139,7 +139,12 @@ def drift(logps: jax.Array, sampler: jax.Array, weights: jax.Array) -> Metrics:
 
 
 def collect(
-    run: rollout.Rollout, policy_of: Callable[[Any], Any], trainable: Any, frozen: algorithm.Frozen, batch: Any, key: Any
+    run: rollout.Rollout,
+    policy_of: Callable[[Any], Any],
+    trainable: Any,
+    frozen: algorithm.Frozen,
+    batch: Any,
+    key: Any,
 ) -> tuple[rollout.Completed, dict[str, Any]]:
     """Returns completions of the sampler: the policy, or the copy that lags behind it."""
     sampler = frozen.extra.sampler

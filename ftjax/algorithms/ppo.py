@@ -64,9 +64,27 @@ class Learned(NamedTuple):
     text: Any  # rows of ordinary text, or None
 
 
+class Targets(NamedTuple):
+    """What completions are worth, [B, N]."""
+
+    penalties: jax.Array  # the estimate of the KL of each token, before its coefficient
+    rewards: jax.Array
+    values: jax.Array  # 0 where there is none
+    raw: jax.Array  # advantages before whitening
+    returns: jax.Array
+    advantages: jax.Array
+    weights: jax.Array  # 1 for tokens of completions that have a score
+    value_weights: jax.Array
+
+
 def policy_of(trainable: Trainable) -> Any:
     """Returns the adapters of the language model."""
     return trainable.policy.replace(score=None)
+
+
+def value_of(trainable: Trainable) -> Any:
+    """Returns the adapters with the head of the value: those of the policy, where they share a trunk."""
+    return trainable.policy if trainable.value is None else trainable.value
 
 
 def with_values(init: Init, *, shared: bool) -> Init:
@@ -96,7 +114,7 @@ def make(
     temperature, s = run.settings.temperature, settings
 
     def values_of(trainable: Trainable, base: Any, rows: layout.Rows, hidden: jax.Array) -> jax.Array:
-        if trainable.value is None:
+        if trainable.value is None:  # (23): the head reads the policy's own states
             return layout.values(trainable.policy, hidden)
         return layout.values(trainable.value, layout.hidden(attach.attach(base, trainable.value), rows, config))
 
@@ -109,38 +127,30 @@ def make(
         theirs, _ = on_policy.asked(on_policy.reference(frozen), rows, config, temperature=temperature)
         values = values_of(trainable, frozen.base, rows, hidden)[..., :-1]  # (1): before each token, of the whole text
         scores, told = on_policy.normalised(frozen.extra, done.scores, done.valid)
-        # Rows [B, N] from here on. A token without weight has a KL of 0 and a ratio of 1 (10).
-        flat = lambda x: x.reshape(-1, x.shape[-1])
-        weights = flat(mask * done.valid[..., None])
-        counts = jnp.sum(flat(mask), axis=1).astype(jnp.int32)
-        ends, value_weights = _score_places(counts, weights, done.valid.reshape(-1), s.score_at)
-        penalty = getattr(kl, s.kl_estimator)(flat(mine.logps), flat(theirs.logps))
-        rewards = advantages.token_rewards(  # (8), (9)
-            penalties=frozen.extra.coefficient * penalty * weights, scores=scores.reshape(-1), ends=ends,
-            weights=value_weights,
+        found = targets(
+            logps=_flat(mine.logps), reference=_flat(theirs.logps), values=_flat(values), mask=_flat(mask),
+            scores=scores.reshape(-1), valid=done.valid.reshape(-1), coefficient=frozen.extra.coefficient, settings=s,
         )  # fmt: skip
-        if s.whiten_rewards:  # (13)
-            rewards = advantages.rescale(rewards, value_weights, ddof=s.ddof, eps=1e-8)
-        values = flat(values) * value_weights
-        raw = advantages.gae(rewards=rewards, values=values, weights=value_weights, gamma=s.gamma, lam=s.lam)  # (12)
-        returns = raw + values
-        ready = advantages.whiten(raw, weights, ddof=s.ddof, eps=1e-8)  # (13)
+        ready = found.advantages
         if s.importance_cap:
-            ready *= policy.truncated_importance(flat(mine.logps), flat(done.sampler_logps), cap=s.importance_cap)
-        back = lambda x: x.reshape(mask.shape)
-        learned = Learned(rows, mine.logps, *map(back, (values, ready, returns, weights, value_weights)), text)
-        of_rows = lambda x: reduce.masked_mean(jnp.sum(flat(x) * weights, axis=1), done.valid.reshape(-1))
-        cost = of_rows(back(-frozen.extra.coefficient * penalty))
-        spread = _variance(returns, value_weights)
+            ready *= policy.truncated_importance(_flat(mine.logps), _flat(done.sampler_logps), cap=s.importance_cap)
+        back: Callable[[Any], Any] = lambda x: x.reshape(mask.shape)
+        kept = (found.values, ready, found.returns, found.weights, found.value_weights)
+        values, ready, returns, weights, value_weights = map(back, kept)
+        learned = Learned(rows, mine.logps, values, ready, returns, weights, value_weights, text)
+        of_rows = lambda x: reduce.masked_mean(jnp.sum(_flat(x) * found.weights, axis=1), done.valid.reshape(-1))
+        cost = -frozen.extra.coefficient * of_rows(back(found.penalties))
+        unexplained = _variance(found.returns - found.values, found.value_weights)
+        spread = _variance(found.returns, found.value_weights)
         return learned, told | on_policy.kl_metrics(mine.logps, theirs.logps, mask, done.valid) | on_policy.drift(
-            mine.logps, done.sampler_logps, back(weights)
+            mine.logps, done.sampler_logps, weights
         ) | {
             "objective/entropy": of_rows(-mine.logps),
             "objective/non_score_reward": cost,
             "objective/rlhf_reward": cost + reduce.masked_mean(scores, done.valid),
             "objective/kl_coef": frozen.extra.coefficient,
-            "policy/entropy_avg": reduce.masked_mean(flat(mine.entropy), weights),
-            "val/explained_variance": 1 - _variance(returns - values, value_weights) / jnp.maximum(spread, 1e-9),
+            "policy/entropy_avg": reduce.masked_mean(_flat(mine.entropy), found.weights),
+            "val/explained_variance": 1 - unexplained / jnp.maximum(spread, 1e-9),
         }
 
     look_jit = jax.jit(look)
@@ -168,21 +178,22 @@ def make(
         )
         weights, value_weights = _flat(batch.weights), _flat(batch.value_weights)
         of_values = {"loss/value_avg": jax.lax.stop_gradient(errors), **told}
-        metrics |= {"loss/policy_avg": jax.lax.stop_gradient(losses)}
-        metrics |= {name: reduce.Weighted(x, value_weights) for name, x in of_values.items()}
-        terms, shares = (losses, s.value_coefficient * errors), (weights, value_weights)
+        reported: Metrics = metrics | {"loss/policy_avg": jax.lax.stop_gradient(losses)}
+        reported |= {name: reduce.Weighted(x, value_weights) for name, x in of_values.items()}
+        terms: tuple[jax.Array, ...] = (losses, s.value_coefficient * errors)
+        shares: tuple[jax.Array, ...] = (weights, value_weights)
         if s.text_coefficient:  # (24)
             t = batch.text
             said = decoder.logps(params, t.tokens, t.targets, t.weights, config, t.positions, t.segments)
             nats, _ = supervised.cross_entropy(logps=said.logps, entropy=said.entropy, correct=said.correct)
             terms, shares = (*terms, s.text_coefficient * nats), (*shares, t.weights)
-            metrics["loss/text_avg"] = reduce.Weighted(jax.lax.stop_gradient(nats), t.weights)
-        return terms, shares, metrics
+            reported["loss/text_avg"] = reduce.Weighted(jax.lax.stop_gradient(nats), t.weights)
+        return terms, shares, reported
 
     return on_policy.algorithm_of(
         init=with_values(init, shared=shared), experience=experience, loss=loss, carrying=carrying, policy_of=policy_of,
         terms=3 if s.text_coefficient else 2,
-    )  # fmt: skip
+    )._replace(value=value_of)  # fmt: skip
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -190,11 +201,41 @@ def _flat(x: jax.Array) -> jax.Array:
     return x.reshape(-1, x.shape[-1])
 
 
-def _score_places(
-    counts: jax.Array, weights: jax.Array, valid: jax.Array, score_at: str
-) -> tuple[jax.Array, jax.Array]:
+def targets(
+    *,
+    logps: jax.Array,
+    reference: jax.Array,
+    values: jax.Array,
+    mask: jax.Array,
+    scores: jax.Array,
+    valid: jax.Array,
+    coefficient: jax.Array,
+    settings: Settings,
+) -> Targets:
+    """Returns rewards, returns and advantages of completions [B, N], whose `scores` and `valid` are [B].
+
+    A completion that is not valid has no weight, whatever its score is, and moves no mean. `values` at n is that of the
+    state before token n.
+    """
+    s = settings
+    # Where there is no weight, a KL is 0 and a loss does not count: what a log-probability is there is no matter (10).
+    weights = mask * valid[:, None]
+    ends, value_weights = _score_places(mask, weights, valid, s.score_at)
+    penalties = getattr(kl, s.kl_estimator)(logps, reference) * weights
+    rewards = advantages.token_rewards(  # (8), (9)
+        penalties=coefficient * penalties, scores=scores, ends=ends, weights=value_weights
+    )
+    if s.whiten_rewards:  # (13)
+        rewards = advantages.rescale(rewards, value_weights, ddof=s.ddof, eps=1e-8)
+    values = values * value_weights
+    raw = advantages.gae(rewards=rewards, values=values, weights=value_weights, gamma=s.gamma, lam=s.lam)  # (12)
+    ready = advantages.whiten(raw, weights, ddof=s.ddof, eps=1e-8)  # (13)
+    return Targets(penalties, rewards, values, raw, raw + values, ready, weights, value_weights)
+
+
+def _score_places(mask: jax.Array, weights: jax.Array, valid: jax.Array, score_at: str) -> tuple[jax.Array, jax.Array]:
     """Returns where a completion's score is paid, [B], and which places have a value that is learned, [B, N] (8)."""
-    length = weights.shape[1]
+    counts, length = jnp.sum(mask, axis=1).astype(jnp.int32), mask.shape[1]
     if score_at == "last":
         return counts - 1, weights
     ends = jnp.minimum(counts, length - 1)

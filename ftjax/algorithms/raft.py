@@ -6,7 +6,6 @@ Completions of a group of equal scores are left out: there is no best one.
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ftjax.adapters import attach
 from ftjax.algorithms import on_policy
@@ -34,7 +33,7 @@ def make(
 
     def look(trainable: Any, frozen: Frozen, done: Completed) -> tuple[Learned, Metrics]:
         found, differ = groups.best(done.scores, done.valid), groups.signal(done.scores, done.valid)
-        best = jax.nn.one_hot(found.index, done.scores.shape[1]) * (found.present & differ)[:, None]
+        best = jax.nn.one_hot(found.place, done.scores.shape[1]) * (found.present & differ)[:, None]
         ask = lambda params: on_policy.asked(params, done.rows, config, temperature=temperature)[0].logps
         mine, mask = ask(attach.attach(frozen.base, trainable)), done.rows.mask
         told = groups.metrics(done.scores, done.valid) | on_policy.drift(mine, done.sampler_logps, mask)

@@ -30,9 +30,7 @@ class Normalised(NamedTuple):
     weights: jax.Array  # [B, T]
 
 
-def per_sequence(
-    losses: Float[Array, "B T"], mask: Float[Array, "B T"], rows: Float[Array, " B"]
-) -> Normalised:
+def per_sequence(losses: Float[Array, "B T"], mask: Float[Array, "B T"], rows: Float[Array, " B"]) -> Normalised:
     """Returns the mean over a completion's tokens, then over completions: GRPO, TRL's loss type `grpo`.
 
     A token of a short completion weighs more than one of a long one. A completion without tokens is not counted.
@@ -42,9 +40,7 @@ def per_sequence(
     return Normalised(_kept(losses, weights), weights)
 
 
-def per_token(
-    losses: Float[Array, "B T"], mask: Float[Array, "B T"], rows: Float[Array, " B"]
-) -> Normalised:
+def per_token(losses: Float[Array, "B T"], mask: Float[Array, "B T"], rows: Float[Array, " B"]) -> Normalised:
     """Returns the mean over all tokens: DAPO and CISPO, TRL's loss types `dapo`, `bnpo`, `cispo`.
 
     The two first differ in TRL in the tokens that they divide by, a batch's or a microbatch's; here it is the batch.
@@ -74,7 +70,7 @@ def per_length(
 def metrics_of_tokens(
     metrics: dict[str, Float[Array, "B T"]], mask: Float[Array, "B T"], rows: Float[Array, " B"]
 ) -> dict[str, reduce.Weighted]:
-    """Returns the metrics as means over all tokens of the completions that take part, whatever the loss is divided by."""
+    """Returns the metrics as means over all tokens of those completions, whatever the loss is divided by."""
     return {name: reduce.Weighted(metric, rows[:, None] * mask) for name, metric in metrics.items()}
 
 

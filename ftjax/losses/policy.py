@@ -40,9 +40,7 @@ def ppo(
     return losses, jax.lax.stop_gradient(metrics)
 
 
-def dual_clip(
-    losses: Float[Array, "B T"], advantages: Float[Array, "B T"], *, bound: float
-) -> Loss:
+def dual_clip(losses: Float[Array, "B T"], advantages: Float[Array, "B T"], *, bound: float) -> Loss:
     """Returns the losses of a clipped surrogate, at most -bound A where A < 0, and the share where that was less.
 
     Dual clip (Ye et al. 2020): a token that was bad and has become much likelier has no limit to its loss
@@ -70,9 +68,7 @@ def clipped_surrogate(
     return losses, _clip_ratios(low, high)
 
 
-def kl_penalty(
-    *, logps: Float[Array, "B T"], reference: Float[Array, "B T"], beta: float
-) -> Loss:
+def kl_penalty(*, logps: Float[Array, "B T"], reference: Float[Array, "B T"], beta: float) -> Loss:
     """Returns beta k3 of the policy to its reference, and k3 itself as `kl` (DeepSeekMath, Shao et al. 2024, eq. 4).
 
     Its value is an unbiased estimate of the KL on samples of the policy, its gradient none of the KL's: it is that of
@@ -92,7 +88,7 @@ def grpo(
     clip_high: float,
     beta: float,
 ) -> Loss:
-    """Returns `clipped_surrogate` plus `kl_penalty`, and the metrics of both (DeepSeekMath, Shao et al. 2024, eq. 3)."""
+    """Returns `clipped_surrogate` plus `kl_penalty`, and the metrics of both (Shao et al. 2024, eq. 3)."""
     losses, metrics = clipped_surrogate(
         logps=logps, old_logps=old_logps, advantages=advantages, clip_low=clip_low, clip_high=clip_high
     )

@@ -10,17 +10,17 @@ from jaxtyping import Array, Float
 from ftjax.losses import ratios
 
 
-def k1(logps: Float[Array, "B T"], reference: Float[Array, "B T"]) -> Float[Array, "B T"]:
+def k1(logps: Float[Array, "*shape"], reference: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Returns x = log pi - log ref; its mean over samples of pi is KL(pi || ref)."""
     return logps - reference
 
 
-def k2(logps: Float[Array, "B T"], reference: Float[Array, "B T"]) -> Float[Array, "B T"]:
+def k2(logps: Float[Array, "*shape"], reference: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Returns x^2 / 2."""
     return jnp.square(logps - reference) / 2
 
 
-def k3(logps: Float[Array, "B T"], reference: Float[Array, "B T"]) -> Float[Array, "B T"]:
+def k3(logps: Float[Array, "*shape"], reference: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Returns exp(-x) - 1 + x: k1 with a control variate of mean 0.
 
     x is at most 20 in size, as k3 grows like exp(-x): one token that the policy has all but dropped must not make it

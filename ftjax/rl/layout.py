@@ -5,9 +5,11 @@ block of N + 1 places: the prompt's last token, which predicts the first of the 
 n-th token of completion g is predicted at T - 1 + g (N + 1) + n, whatever the lengths are.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ftjax.models import decoder
@@ -32,9 +34,7 @@ class Rows(NamedTuple):
         return self.tokens.shape[1] - count * (length + 1)
 
 
-def arrange(
-    prompts_PT: np.ndarray, valid_PT: np.ndarray, completions_PGN: np.ndarray, mask_PGN: np.ndarray
-) -> Rows:
+def arrange(prompts_PT: np.ndarray, valid_PT: np.ndarray, completions_PGN: np.ndarray, mask_PGN: np.ndarray) -> Rows:
     """Returns the rows; prompts are at the right end of theirs, completions at the left end."""
     rows, count, length = completions_PGN.shape
     blocks = np.concatenate([np.broadcast_to(prompts_PT[:, None, -1:], (rows, count, 1)), completions_PGN], axis=2)
@@ -42,17 +42,19 @@ def arrange(
     sizes = valid_PT.sum(axis=1)
     heads = np.cumsum(valid_PT, axis=1) - valid_PT
     places = (sizes - 1)[:, None, None] + np.arange(length + 1)
-    join = lambda head, block: np.concatenate(
+    join: Callable[[Any, Any], Any] = lambda head, block: np.concatenate(
         [head[:, :-1], np.broadcast_to(block, blocks.shape).reshape(rows, -1)], axis=1
     ).astype(np.int32)  # fmt: skip
     numbers = np.arange(1, count + 1)[None, :, None]
+    completed: Any = (completions_PGN * mask_PGN).astype(np.int32)
+    mask: Any = mask_PGN.astype(np.float32)
     return Rows(
         tokens=join(prompts_PT, blocks * present),
         positions=join(heads, places * present),
         segments=join(valid_PT, present),
         branches=None if count == 1 else join(np.zeros_like(prompts_PT), numbers * present),
-        completions=(completions_PGN * mask_PGN).astype(np.int32),
-        mask=mask_PGN.astype(np.float32),
+        completions=completed,
+        mask=mask,
     )
 
 
@@ -83,7 +85,7 @@ def logps(
         softcap=config.logit_softcap / temperature,
         squares=False,
     )
-    back = lambda x: None if x is None else x.reshape(prompts, count, length)
+    back: Callable[[Any], Any] = lambda x: None if x is None else x.reshape(prompts, count, length)
     return token_logps.TokenLogps(*map(back, found))
 
 
@@ -98,4 +100,4 @@ def ends(rows: Rows) -> jax.Array:
     Where a reward model reads its score (detail 6 of docs/ppo.md).
     """
     _, count, length = rows.completions.shape
-    return rows.head + np.arange(count) * (length + 1) + rows.mask.sum(axis=2).astype("int32")
+    return rows.head + jnp.arange(count) * (length + 1) + rows.mask.sum(axis=2).astype("int32")

@@ -10,6 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ftjax.data.prompts import Prompt, PromptBatch
@@ -17,7 +18,7 @@ from ftjax.errors import UserError
 from ftjax.models.config import ModelConfig
 from ftjax.rl import endings, layout
 from ftjax.rl.rewards import Failure, Sample, Scored
-from ftjax.sampling import generate
+from ftjax.sampling import generate, stops
 
 ROUND = 16  # places of a completion are rounded up to a multiple of it, so that few programs are compiled
 
@@ -46,6 +47,13 @@ class Judge(NamedTuple):
     score: Callable[[Any, layout.Rows], jax.Array]
 
 
+class Drawn(NamedTuple):
+    """What of the last completions is for people: a table with their scores, and the rewards that failed."""
+
+    table: list[dict[str, Any]]
+    failures: list[Failure]
+
+
 class Completed(NamedTuple):
     """Completions with their scores; the first axis is the prompt."""
 
@@ -63,14 +71,12 @@ class Rollout:
     config: ModelConfig
     settings: Settings
     prompts: Mapping[int, Prompt]  # by number
-    decode: Callable[[list[int]], str]
+    tokenizer: stops.Tokenizer
     score: Callable[[Sequence[Sample]], Scored] | None
     judges: Sequence[Judge]
     ending: Callable[[np.ndarray, np.ndarray, np.ndarray], Any]  # (scores, ended, lengths) -> scores, all [B]
     place: Callable[[Any], Any]
-    table: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    failures: list[Failure] = dataclasses.field(default_factory=list)
-    episodes: int = 0  # since the start of this process
+    last: Drawn | None = None
 
     def __call__(
         self, params: Any, base: Any, batch: PromptBatch, key: jax.Array
@@ -89,7 +95,7 @@ class Rollout:
         samples = [
             Sample(
                 prompt=members[p].text,
-                completion=self.decode(tokens[p, g][mask[p, g] > 0].tolist()),
+                completion=self.tokenizer.decode(tokens[p, g][mask[p, g] > 0].tolist(), skip_special=True),
                 ended=bool(ended[p, g]),
                 tokens=int(mask[p, g].sum()),
                 row={**members[p].row, "whole_row": members[p].row},
@@ -97,21 +103,22 @@ class Rollout:
             for p in range(len(asked))
             for g in range(self.settings.samples)
         ]
-        scores, valid, parts = self._score(samples, base, rows)
+        scores, valid, parts, failures = self._score(samples, base, rows)
         paid = self.ending(scores.reshape(-1), ended.reshape(-1), mask.sum(axis=2).reshape(-1))
         scores = np.where(valid, np.asarray(paid).reshape(scores.shape), 0.0)
         if not valid.any():
             raise UserError(
-                f"no completion of this step has a score: {self.failures[-1].why if self.failures else 'none applies'}"
+                f"no completion of this step has a score: {failures[-1].why if failures else 'no reward applies'}; "
+                "mend the rewards, and go on with --resume"
             )
         told = self._told(mask, ended, scores, valid, parts)
         told |= {"time/generate": drawn - began, "time/score": time.monotonic() - drawn}
-        self.episodes += len(samples)
-        self.table = [
+        table = [
             {"prompt": one.prompt, "completion": one.completion, "score": float(score)}
             | {name: float(values.reshape(-1)[at]) for name, values in parts.items()}
             for at, (one, score) in enumerate(zip(samples, scores.reshape(-1), strict=True))
         ]
+        self.last = Drawn(table, failures)
         arrays = (logps.astype(np.float32), scores.astype(np.float32), valid.astype(np.float32))
         return Completed(rows, *self.place((*arrays, ended.astype(np.float32)))), told
 
@@ -130,38 +137,46 @@ class Rollout:
             min_p=s.min_p,
             stop_ids=s.stop_ids,
             stop_strings=s.stop_strings,
-            tokenizer=self.decode if s.stop_strings else None,
+            tokenizer=self.tokenizer,
             samples=s.samples,
             slots=s.slots,
             ignore_stop=s.fixed_length,
         )
         tokens, logps, mask, ended = (np.asarray(x) for x in jax.device_get(tuple(out)))
         if s.fixed_length:
-            stops = np.asarray(s.stop_ids or (-1,), np.int32)
-            cut, has_stop = endings.truncate(tokens, mask.astype(np.float32), stops, start=s.stop_from)
+            found = map(jnp.asarray, (tokens, mask.astype(np.float32), np.asarray(s.stop_ids or (-1,), np.int32)))
+            cut, has_stop = endings.truncate(*found, start=s.stop_from)
             mask, ended = np.asarray(cut).astype(np.int32), np.asarray(has_stop)
-        longest = max(1, int(mask.sum(axis=1).max()))
+        # One place more than the longest needs: PPO may pay a score at the place after the last token (detail 8), and
+        # whether there is one must not depend on the neighbours.
+        longest = int(mask.sum(axis=1).max()) + 1
         length = min(-(-longest // ROUND) * ROUND, s.max_new_tokens)
         split = lambda x: x[:, :length].reshape(len(asked), s.samples, length)
         return split(tokens * mask), split(logps * mask), split(mask), ended.reshape(len(asked), s.samples)
 
     def _score(
         self, samples: list[Sample], base: Any, rows: layout.Rows
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:  # fmt: skip
-        """Returns scores and validity [P, G], and what each reward said."""
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], list[Failure]]:
+        """Returns scores and validity [P, G], what each reward said, and where one failed."""
         shape = rows.completions.shape[:2]
-        scores, valid, parts = np.zeros(shape), np.ones(shape, bool), {}
+        scores, valid = np.zeros(shape), np.ones(shape, bool)
+        parts: dict[str, np.ndarray] = {}
+        failures: list[Failure] = []
         if self.score is not None:
             found = self.score(samples)
             scores, valid = scores + found.scores.reshape(shape), found.valid.reshape(shape)
             parts |= {name: np.asarray(values).reshape(shape) for name, values in found.parts.items()}
-            self.failures = list(found.failures)
+            failures += found.failures
         for judge in self.judges:
             said = np.asarray(jax.device_get(judge.score(base, rows)), np.float64)
             parts[judge.name] = said
+            failures += [
+                Failure(int(at), judge.name, f"the reward model says {said.flat[at]}", samples[at].prompt)
+                for at in np.flatnonzero(~np.isfinite(said))
+            ]
             valid &= np.isfinite(said)
             scores += judge.weight * np.where(np.isfinite(said), said, 0.0)
-        return np.where(valid, scores, 0.0), valid, parts
+        return np.where(valid, scores, 0.0), valid, parts, failures
 
     def _told(
         self,

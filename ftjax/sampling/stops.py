@@ -1,7 +1,7 @@
 """Strings that end a row: whether a tokenizer can write them, and the token at which one is complete."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ftjax.errors import UserError
 
@@ -9,6 +9,7 @@ Decode = Callable[[Sequence[int]], str]  # token ids -> text
 Find = Callable[[Sequence[int], int], int | None]  # (ids of a row, how many hold none) -> how many hold one
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """The part of `data.tokenizer.Tokenizer` that is needed."""
 

@@ -133,7 +133,8 @@ def run(
     evaluate: Callable[[TrainState], dict[str, float]],
     sample: Callable[[TrainState], Sequence[Mapping[str, Any]]],
     epoch: Callable[[int], float],
-    watch: Callable[[int, Mapping[str, float]], None],
+    beside: Callable[[], Any],
+    watch: Callable[[int, Mapping[str, float], Any], None],
     store: Store,
     writers: Several,
     position: Callable[[], int],
@@ -145,13 +146,13 @@ def run(
 
     Resuming is calling this with the state, and the progress out of the facts, of a checkpoint: batch k depends on k
     alone. Raises UserError when a step is not finite or spikes; the last good state is then saved, and the batch is
-    in `folder`. `watch` sees the numbers of every step, and `experience` may raise a UserError, which ends the run with
-    the state before its step saved.
+    in `folder`. `watch` sees the numbers of every step, with what `beside` said right after its experience, and
+    `experience` may raise a UserError, which ends the run with the state before its step saved.
     """
     clock = clocks.Clock(total=cadence.steps, window=20)
     began = time.monotonic() - progress.seconds
     stream = batches(progress.step)
-    pending: tuple[int, Any, Mapping[str, jax.Array]] | None = None
+    pending: tuple[int, Any, Mapping[str, jax.Array], Any] | None = None
     applied: Any = jnp.float32(1)
     boundaries = (cadence.evaluate, cadence.checkpoint)
     saved = store.latest()
@@ -178,7 +179,7 @@ def run(
         nonlocal pending
         if pending is None:
             return
-        number, batch, device = pending
+        number, batch, device, drawn = pending
         numbers = {name: float(value) for name, value in device.items()}
         pending = None
         good, weight = numbers.pop("applied") > 0, numbers.pop("weight")
@@ -192,7 +193,7 @@ def run(
         if cadence.log and (number + 1) % cadence.log == 0:
             extra = {"epoch": epoch(number + 1), "num_tokens": progress.tokens}
             writers.write(number + 1, numbers | extra | speed | clocks.memory())
-        watch(number + 1, numbers)
+        watch(number + 1, numbers, drawn)
 
     def look() -> None:
         """Evaluates and shows samples. A checkpoint that this step has already lacks the evaluation: save again."""
@@ -230,11 +231,12 @@ def run(
             settle()
             save()
             raise
+        drawn = beside()  # now: the next experience is made before these numbers are there
         for part in parts:
             state, metrics = step(state, base, part, limit)
         applied = metrics["applied"]
         settle()
-        pending = (number, host_batch, metrics)
+        pending = (number, host_batch, metrics, drawn)
         if interrupt.asked or any(every > 0 and (number + 1) % every == 0 for every in boundaries):
             settle()
         else:

@@ -17,7 +17,7 @@ from ftjax.errors import UserError
 from ftjax.train import adam, adam8
 
 SCHEDULES = ("constant", "linear", "cosine", "wsd")
-OPTIMIZERS = ("adamw", "adamw8bit", "sgd", "adafactor", "lion", "muon")
+OPTIMIZERS = ("adamw", "adamw8bit", "adam_tf", "sgd", "adafactor", "lion", "muon")
 LORA_PLUS = r"(?!(.*\.)?embed_tokens\.).*\.(b|m|lambda_b|lambda_d)"  # what LoRA+ gives the higher rate
 
 
@@ -69,7 +69,8 @@ def build(
 ) -> optax.GradientTransformation:
     """Returns clip -> scale -> decoupled weight decay -> learning rate, as one optax transformation.
 
-    adamw: b1, b2, eps (PyTorch's form). adamw8bit: the same, moments in 8 bits. lion: b1, b2. sgd: momentum.
+    adamw: b1, b2, eps (PyTorch's form). adamw8bit: the same, moments in 8 bits. adam_tf: the same, eps where TensorFlow
+    has it, as in lm-human-preferences. lion: b1, b2. sgd: momentum.
     muon: momentum on matrices, AdamW on the rest. adafactor: factored second moments. `decay` is a regex of the paths
     that weight_decay shrinks. clip_norm 0: none. lora_plus_ratio multiplies the learning rate of every LoRA B
     (LoRA+, Hayou et al. 2024, section 4) and, as in PEFT, of the vectors of DoRA and VeRA, not on the embedding; 1 is
@@ -80,6 +81,7 @@ def build(
     scalers: dict[str, Callable[[], optax.GradientTransformation]] = {
         "adamw": lambda: adam.scale_by_adam(b1=b1, b2=b2, eps=eps),
         "adamw8bit": lambda: adam8.scale_by_adam8(b1=b1, b2=b2, eps=eps),
+        "adam_tf": lambda: adam.scale_by_adam_tf(b1=b1, b2=b2, eps=eps),
         "sgd": lambda: optax.trace(decay=momentum) if momentum > 0 else optax.identity(),
         "adafactor": lambda: optax.chain(
             optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), optax.scale_by_param_block_rms()

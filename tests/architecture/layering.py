@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "rl.processes": {"errors", "rl.calls"},
     "rl.rewards": {"errors", "lookup", "config", "rl.calls", "rl.processes"},
     "rl.scores": {"errors", "verify"},
+    "rl.rollout": {"errors", "data", "models", "sampling", "rl", "rl.rewards"},
     "algorithms": {"errors", "tree", "data", "losses", "adapters", "nn", "models", "sampling", "rl"},
     "runs": {"errors", "lookup", "config", "tree", "disk"},
     "checkpoint": {"errors", "lookup", "tree", "disk", "mesh", "data", "quant", "adapters", "models"},
@@ -74,7 +75,17 @@ MAY_IMPORT = {
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
     "held_out_preferences": {"errors", "lookup", "data", "evals", "held_out", "inference", "models"},
     "objective": {"errors", "lookup", "config", "tree", "adapters", "algorithms", "checkpoint", "losses", "models"},
-    "training_data": {"errors", "config", "data", "held_out", "held_out_preferences", "models", "objective"},
+    "held_out_prompts": {
+        *("errors", "lookup", "data", "evals", "held_out", "held_out_preferences", "inference", "models"),
+    },
+    "training_data": {
+        *("errors", "config", "data", "held_out", "held_out_preferences", "held_out_prompts", "models", "objective"),
+    },
+    "rollouts": {
+        *("errors", "lookup", "config", "mesh", "data", "losses", "adapters", "models", "sampling", "rl"),
+        *("rl.rewards", "algorithms", "train", "checkpoint", "objective", "scoring"),
+    },
+    "watch": {"rl", "held_out_prompts", "runs"},
     "people": {"errors", "lookup", "config", "tree", "data", "runs", "evals"},
 }
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these
