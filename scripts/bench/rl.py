@@ -31,7 +31,6 @@ def flags(argv):
     parser.add_argument("--model", default="base", help="a model folder")
     parser.add_argument("--data", default="world:preferences/train?size=200", help="prompts, any format")
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=0, help="over each experience; 0: 1 for grpo, 4 for ppo")
     parser.add_argument("--shared", action="store_true", help="ppo: the value is a head on the policy's trunk")
     parser.add_argument("--quant", default="none", help="the format of the frozen base")
@@ -48,6 +47,7 @@ def config_of(args):
     config.model.path, config.quant.format = args.model, args.quant
     config.adapter.rank, config.adapter.alpha = 16, 32.0
     config.data.paths, config.data.max_length, config.data.truncation = (args.data,), 256, "truncate"
+    config.data.buckets = tuple(range(16, 257, 16))
     config.data.batch_size = EPISODES if args.task == "ppo" else EPISODES // SAMPLES
     config.rollout.samples = 1 if args.task == "ppo" else SAMPLES
     config.rollout.max_new_tokens, config.rollout.fixed_length = LENGTH, True
@@ -107,11 +107,11 @@ def main(argv):
     step.pin(args.cores)
     one = build(args)
     began = time.monotonic()
-    for k in range(args.warmup):
+    for k in range(args.steps):  # all shapes of the steps that count
         one(k)
     compiled = time.monotonic() - began
     cpu, wall, drawn, scored = time.process_time(), time.monotonic(), 0.0, 0.0
-    for k in range(args.warmup, args.warmup + args.steps):
+    for k in range(args.steps):
         _, numbers = one(k)
         drawn, scored = drawn + numbers["time/generate"], scored + numbers["time/score"]
     cpu, wall = (time.process_time() - cpu) / args.steps, (time.monotonic() - wall) / args.steps
