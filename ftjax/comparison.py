@@ -51,7 +51,9 @@ def make(config: Mapping[str, Any], folder: Folder, say: Say) -> dict[str, Any]:
         made = inference.made_by(path)
         if hf_import.content_hash(inference.folder_of(made.model)) != hf_import.content_hash(start.folder):
             raise UserError(f"{path} is on another base than {c['start']}; compare policies of one base")
-        rows.append({"method": name, "run": str(path), **measure(inference.load_made(made, dtype="float32"), samples=1)})
+        rows.append(
+            {"method": name, "run": str(path), **measure(inference.load_made(made, dtype="float32"), samples=1)}
+        )
         say(_said(rows[-1]))
     found = _by_method(rows, float(np.std(rows[0]["rewards"], ddof=1)))
     folder.json("comparison.json", {"methods": found, "runs": [_bare(row) for row in rows], "prompts": len(asked)})
@@ -94,8 +96,9 @@ def _measure(
         said = (said - judge.models[0].mean) / judge.models[0].std
         best = said.argmax(axis=1)
         places = np.arange(len(some)) * samples + best
-        decode = lambda at: model.tokenizer.decode(tokens[at][: counts[at]].tolist(), skip_special=True).strip()
-        each["rewards"] += [float(check(one.row, decode(at))) for one, at in zip(some, places, strict=True)]
+        for one, at in zip(some, places, strict=True):
+            text = model.tokenizer.decode(tokens[at][: counts[at]].tolist(), skip_special=True).strip()
+            each["rewards"].append(float(check(one.row, text)))
         each["learned"] += said[np.arange(len(some)), best].tolist()
         width = -(-max(len(one.ids) for one in asked) // 32) * 32
         heads = np.zeros((len(some), width), np.int32)
@@ -162,9 +165,10 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 
 def markdown(found: Sequence[Mapping[str, Any]], count: int) -> str:
     """Returns the comparison as a table."""
-    head = "| method | seeds | true reward | 95 % | gain, std of start | learned reward | KL, nats | perplexity, base | tokens |"
-    lines = ["# Policies of one start", "", f"One completion of each of {count} held-out prompts at temperature 1.", "", head]
-    lines.append("|" + "---|" * 9)
+    heads = ("method", "seeds", "true reward", "95 %", "gain, std of start", "learned reward", "KL, nats")
+    heads = (*heads, "perplexity, base", "tokens")
+    lines = ["# Policies of one start", "", f"One completion of each of {count} held-out prompts at temperature 1.", ""]
+    lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for one in found:
         low, high = one["reward_interval"]
         lines.append(

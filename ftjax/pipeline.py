@@ -51,7 +51,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, command: list[str], 
 
 
 def check(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Returns the order of the stages; raises UserError for what is wrong with any of them that shows before it runs."""
+    """Returns the order of the stages; raises UserError for what is wrong with one and shows before it runs."""
     names, stages = tuple(config.order), config.stages.to_dict()
     if sorted(names) != sorted(stages):
         raise UserError(f"config.order {names} must name each of config.stages once: {', '.join(sorted(stages))}")

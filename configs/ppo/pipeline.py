@@ -167,7 +167,11 @@ def small(stage):
     if "pairs" in stage:
         stage.pairs.prompts, stage.pairs.batch_size = "world:preferences/train?size=24", 12
     elif "compare" in stage:
-        stage.compare.prompts, stage.compare.best_of, stage.compare.batch_size = "world:preferences/heldout?size=8", 4, 8
+        stage.compare.prompts, stage.compare.best_of, stage.compare.batch_size = (
+            "world:preferences/heldout?size=8",
+            4,
+            8,
+        )
     else:
         stage.steps, stage.optimizer.warmup_steps = 2, 0
         stage.eval.rows, stage.eval.every = 8, 0

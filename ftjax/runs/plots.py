@@ -169,7 +169,7 @@ def curves(shown: Sequence[Curve], path: Path, *, title: str, across: str, unit:
 def frontier(
     points: Sequence[tuple[str, float, float, tuple[float, float]]], path: Path, *, title: str, unit: str
 ) -> Path:  # fmt: skip
-    """Returns the path of the picture of methods as (name, KL, reward, its interval): what was gained, at what price."""
+    """Returns the path of the picture of methods as (name, KL, reward, its interval): gain and price."""
     drawn, (axes,) = figure(1)
     for (name, kl, reward, (low, high)), color in zip(points, colors(len(points)), strict=True):
         spread = [[max(reward - low, 0.0)], [max(high - reward, 0.0)]]

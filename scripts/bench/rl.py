@@ -52,7 +52,9 @@ def config_of(args):
     config.rollout.samples = 1 if args.task == "ppo" else SAMPLES
     config.rollout.max_new_tokens, config.rollout.fixed_length = LENGTH, True
     config.rewards.names = () if args.task == "ppo" else ("scripts.bench.rl:letters",)
-    config.rewards.check = "tasks.begins_with" if args.task == "ppo" else ""  # in the place of the judge until it is made
+    config.rewards.check = (
+        "tasks.begins_with" if args.task == "ppo" else ""
+    )  # in the place of the judge until it is made
     config.updates.epochs = args.epochs or (4 if args.task == "ppo" else 1)
     config.eval.path, config.eval.check, config.eval.samples = "", "", 1
     if args.task == "ppo":
@@ -66,12 +68,12 @@ def judge(x, base):
 
     from ftjax import rollouts
     from ftjax.algorithms import reward_model
-    from ftjax.rl import rollout
     from ftjax.objective import trainable_init
+    from ftjax.rl import rollout
 
     init = reward_model.with_head(trainable_init(x.config["adapter"], x.abstract_base))
     adapters = jax.jit(init)(jax.random.key(7), base)
-    program = jax.jit(functools.partial(rollouts._score, config=x.model_config, mean=0.0, std=1.0))
+    program = jax.jit(functools.partial(rollouts.score, config=x.model_config, mean=0.0, std=1.0))
     return rollout.Judge("random", 1.0, functools.partial(program, adapters))
 
 

@@ -1,7 +1,7 @@
 """Rows of the embedded made world: "world:TASK/train" or "world:TASK/heldout", with "?size=400&seed=1" for others.
 
-The task "preferences" has pairs for preference optimisation, all others have chats; "descriptions" are chats that answer
-the same requests as the corpus does, now well, now badly.
+The task "preferences" has pairs for preference optimisation, all others have chats; "descriptions" are chats that
+answer the same requests as the corpus does, now well, now badly.
 """
 
 from collections.abc import Iterator
