@@ -165,10 +165,10 @@ def _interval(values: np.ndarray) -> tuple[float, float]:
 
 def markdown(found: Sequence[Mapping[str, Any]], count: int) -> str:
     """Returns the comparison as a table."""
-    heads = ("method", "seeds", "true reward", "95 %", "gain, std of start", "learned reward", "KL, nats")
-    heads = (*heads, "perplexity, base", "tokens")
+    columns = ["method", "seeds", "true reward", "95 %", "gain, std of start", "learned reward", "KL, nats"]
+    columns += ["perplexity, base", "tokens"]
     lines = ["# Policies of one start", "", f"One completion of each of {count} held-out prompts at temperature 1.", ""]
-    lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for one in found:
         low, high = one["reward_interval"]
         lines.append(

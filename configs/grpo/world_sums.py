@@ -11,7 +11,7 @@ from ftjax import config as args
 
 
 def get_config(arg=""):
-    arg = args.parse(arg, method="dapo", debug=False)
+    arg = args.parse(arg, method="dapo", heldout="", debug=False)
     config = defaults.grpo()
     policy_gradients.use(config, arg.method)
     config.steps = 80
@@ -22,7 +22,8 @@ def get_config(arg=""):
     config.rollout.max_new_tokens = 24
     config.rewards.check = "ftjax.assets.world:check"
     config.optimizer.learning_rate = 5e-4
-    config.eval.path = "world:sums/heldout?size=200"
+    config.eval.path = arg.heldout
+    config.eval.holdout = 0.25
     config.eval.check = "ftjax.assets.world:check"
     config.eval.max_new_tokens = 24
     config.eval.every = 20

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ftjax.verify import answers
+
 Check = Callable[[Mapping[str, Any], str], float]
 
 
@@ -32,6 +34,12 @@ def begins_with(row: Mapping[str, Any], prediction: str) -> float:
     """Returns 1 where the prediction begins with the reference answer, in upper or lower case; else 0."""
     wanted = str(row["messages"][-1]["content"]).strip().casefold()
     return float(prediction.strip().casefold().startswith(wanted))
+
+
+def numeric(row: Mapping[str, Any], prediction: str) -> float:
+    """Returns 1 where the last number of the prediction is that of the answer (GSM8K's "#### 72" too), else 0."""
+    wanted = row["answer"] if "answer" in row else row["messages"][-1]["content"]
+    return float(answers.same_number(prediction, wanted))
 
 
 def answer(
