@@ -158,7 +158,9 @@ def advance(
     def body(carry: tuple[jax.Array, Rows, Columns]) -> tuple[jax.Array, Rows, Columns]:
         step, rows, columns = carry
         live_B = ~rows.done_B
-        logits_BV, kv = decoder.decode(params, rows.token_B[:, None], live_B.astype(jnp.int32)[:, None], rows.kv, config)
+        logits_BV, kv = decoder.decode(
+            params, rows.token_B[:, None], live_B.astype(jnp.int32)[:, None], rows.kv, config
+        )
         rows = _drawn(rows._replace(kv=kv), logits_BV, rules)
         put = lambda x_BC, x_B: jax.lax.dynamic_update_slice(x_BC, x_B[:, None].astype(x_BC.dtype), (0, step))
         new = Columns(*map(put, columns, (rows.token_B, rows.logp_B, live_B)))

@@ -3,8 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ftjax import mesh as meshes
+from ftjax import tree
+from ftjax.adapters import attach, init, lora
 from ftjax.errors import UserError
-from ftjax.models import decoder
+from ftjax.models import decoder, params
+from ftjax.quant import convert
 from ftjax.sampling import generate
 
 PROMPTS = [[5, 9, 3], [7], [1, 2, 3, 4, 5, 6, 7, 8]]
@@ -69,6 +73,111 @@ def test_a_row_ends_with_its_stop_token_and_keeps_it(run, greedy):
     first = greedy.tokens[0].tolist().index(stop)
     assert out.mask[0].tolist() == [1] * (first + 1) + [0] * (7 - first)
     assert out.tokens[0].tolist() == greedy.tokens[0].tolist()[: first + 1] + [0] * (7 - first)
+    assert out.ended.tolist() == [stop in row for row in greedy.tokens.tolist()]
+
+
+def test_neighbours_change_nothing_to_the_bit(run, sampled):
+    other = run(prompts=[[50, 51], PROMPTS[1], [60] * 30], temperature=0.7)
+    np.testing.assert_array_equal(other.tokens[1], sampled.tokens[1])
+    np.testing.assert_array_equal(other.logps[1], sampled.logps[1])
+
+
+def test_sampled_logps_are_those_of_a_training_forward_pass(run, tiny_config):
+    out = run(temperature=1.0)
+    rows = [prompt + row.tolist() for prompt, row in zip(PROMPTS, out.tokens, strict=True)]
+    tokens = np.zeros((3, 16), np.int32)
+    for row, ids in enumerate(rows):
+        tokens[row, : len(ids)] = ids
+    segments = (np.arange(16)[None] < np.array([[len(ids)] for ids in rows])).astype(np.int32)
+    targets = np.roll(tokens, -1, axis=1)
+    found = decoder.logps(run.params, tokens, targets, segments.astype(np.float32), tiny_config(), None, segments).logps
+    for row, prompt in enumerate(PROMPTS):
+        trained = found[row, len(prompt) - 1 : len(prompt) + 7]
+        np.testing.assert_allclose(out.logps[row], trained, rtol=0, atol=1e-5)
+    assert np.asarray(out.logps).std() > 0.1
+
+
+def test_samples_of_a_prompt_are_those_of_the_prompt_repeated(run):
+    together = run(temperature=0.7, samples=2)
+    apart = run(prompts=[prompt for prompt in PROMPTS for _ in range(2)], temperature=0.7)
+    np.testing.assert_array_equal(together.tokens, apart.tokens)
+    np.testing.assert_allclose(together.logps, apart.logps, rtol=0, atol=3e-6)
+    assert not np.array_equal(together.tokens[0], together.tokens[1])
+
+
+def test_a_row_that_goes_on_after_its_stop_token_says_that_it_has_one(run, greedy):
+    stop = int(greedy.tokens[0, 3])
+    out = run(stop_ids=(stop,), ignore_stop=True)
+    np.testing.assert_array_equal(out.tokens, greedy.tokens)
+    assert np.asarray(out.mask).all()
+    assert out.ended.tolist() == [stop in row for row in greedy.tokens.tolist()]
+    assert out.ended[0]
+    assert not np.asarray(greedy.ended).any()
+
+
+def test_a_penalty_of_repetition_counts_prompt_and_completion(run, tiny_config):
+    out = run(repetition_penalty=1.5)
+    whole = jax.jit(lambda tokens: decoder.logits(run.params, tokens, tiny_config()))
+    for row, prompt in enumerate(PROMPTS):
+        padded, tokens = np.zeros((1, 16), np.int32), list(prompt)
+        for _ in range(8):
+            padded[0, : len(tokens)] = tokens
+            logits = np.array(whole(padded)[0, len(tokens) - 1])
+            seen = sorted(set(tokens))
+            logits[seen] = np.where(logits[seen] < 0, logits[seen] * 1.5, logits[seen] / 1.5)
+            tokens.append(int(logits.argmax()))
+        assert out.tokens[row].tolist() == tokens[len(prompt) :]
+    assert not np.array_equal(out.tokens, run().tokens)
+
+
+def test_a_base_in_four_bits_with_an_adapter_decodes_as_it_computes(tiny_config):
+    config = tiny_config(tie_embeddings=False)
+    dense = params.init(jax.random.key(0), config, "float32")
+    quantised = params.from_paths(
+        {
+            name: convert.leaf(leaf, convert.Few("nf4-dq", 16), name)
+            if name.startswith("blocks.") and leaf.ndim == 3
+            else leaf
+            for name, leaf in tree.paths(dense.replace(lm_head=dense.lm_head * 20)).items()
+        }
+    )
+    make = lambda key, weight, rank, alpha: lora.init_one(
+        key, weight, rank=rank, alpha=alpha, dropout=0.0, rslora=False
+    )
+    fresh = init.init(
+        jax.random.key(1),
+        quantised,
+        make=make,
+        targets="all-linear",
+        rank=2,
+        alpha=4.0,
+        rank_pattern={},
+        alpha_pattern={},
+    )
+    adapters = jax.tree.map(lambda x: 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), fresh)
+    settings = {"max_new_tokens": 6, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "stop_ids": ()}
+    model = attach.attach(quantised, adapters)
+    out = generate.generate(model, PROMPTS, KEY, config, **settings)
+    longest = np.asarray([PROMPTS[2] + out.tokens[2].tolist()])
+    logps = jax.nn.log_softmax(jax.jit(decoder.logits, static_argnums=2)(model, longest, config))[0, 7:13]
+    np.testing.assert_allclose(out.logps[2], np.take_along_axis(logps, out.tokens[2][:, None], 1)[:, 0], atol=1e-5)
+    bare = generate.generate(quantised, PROMPTS, KEY, config, **settings)
+    assert not np.array_equal(bare.tokens, out.tokens)
+
+
+def test_on_a_mesh_rows_are_spread_and_nothing_changes(run, tiny_config):
+    mesh = meshes.make(data=2, fsdp=2, tensor=2)
+    placed = jax.device_put(run.params, meshes.base_shardings(mesh, run.params, params.axes(tiny_config())))
+    settings = {"max_new_tokens": 8, "temperature": 0.7, "top_k": 0, "top_p": 1.0, "stop_ids": (7, 9, 11)}
+    prompts = [*PROMPTS, [4, 4]]
+    ask = lambda model: generate.generate(model, prompts, KEY, tiny_config(), samples=2, **settings)
+    alone = ask(run.params)
+    with jax.set_mesh(mesh):
+        found = ask(placed)
+    assert found.tokens.sharding.shard_shape(found.tokens.shape)[0] == 2  # of 8 rows, over data and fsdp
+    np.testing.assert_array_equal(found.tokens, alone.tokens)
+    np.testing.assert_allclose(found.logps, alone.logps, atol=1e-5)
+    np.testing.assert_array_equal(found.ended, alone.ended)
 
 
 def test_samples_follow_the_distribution(run, tiny_config):
@@ -89,6 +198,13 @@ def test_samples_follow_the_distribution(run, tiny_config):
         ({"prompts": [[1], []]}, "every prompt needs at least one token"),
         ({"temperature": -1.0}, "temperature -1.0 must be >= 0"),
         ({"top_p": 0.0}, r"top_p 0.0 must be in \(0, 1\]"),
+        ({"min_p": 1.5}, r"min_p 1.5 must be in \[0, 1\]"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty 0.0 must be > 0"),
+        ({"samples": 0}, "samples 0 must be >= 1"),
+        ({"slots": -1}, "slots -1 must be >= 0"),
+        ({"stop_strings": ["x"]}, "stop_strings need the tokenizer"),
+        ({"stop_strings": "x", "tokenizer": str}, "must be a list of strings that are not empty"),
+        ({"stop_strings": ["x"], "tokenizer": str, "ignore_stop": True}, "ignore_stop with stop_strings"),
         ({"max_new_tokens": 600}, "exceed the context of 512; shorten the prompt or lower max_new_tokens"),
     ],
 )
