@@ -27,9 +27,9 @@ class Rules(struct.PyTreeNode):
 
     warps: warp.Warps
     stop_ids: jax.Array  # int32 [any]
+    ignore_stop: jax.Array  # bool []: a row goes on after a stop token
     top_k: int = struct.field(pytree_node=False)  # 0: off
     new: int = struct.field(pytree_node=False)  # tokens that a row gets at most
-    ignore_stop: bool = struct.field(pytree_node=False)  # a row goes on after a stop token
 
 
 class Rows(NamedTuple):
@@ -58,7 +58,10 @@ def _each(kv: cache.KVCache, change: Callable[..., jax.Array], *others: cache.KV
 
     def changed(name: str) -> Any:
         letters = CACHE[name].split()
-        rows, slots = letters.index("B") - len(letters), letters.index("S") - len(letters)  # from the end, as L may lack
+        rows, slots = (
+            letters.index("B") - len(letters),
+            letters.index("S") - len(letters),
+        )  # from the end, as L may lack
         parts = [getattr(one, name) for one in (kv, *others)]
         return jax.tree.map(lambda *arrays: change(*arrays, rows, slots), *parts)
 
@@ -68,9 +71,7 @@ def _each(kv: cache.KVCache, change: Callable[..., jax.Array], *others: cache.KV
 def _laid_out(rows: Rows) -> Rows:
     """Returns the rows spread over the mesh as a batch is, so that every program gets them as the last one did."""
     lay = lambda name, x: mesh.constrain(x, " ".join(CACHE[name].split()[-x.ndim :]))
-    kv = rows.kv.replace(
-        **{name: jax.tree.map(functools.partial(lay, name), getattr(rows.kv, name)) for name in CACHE}
-    )
+    kv = rows.kv.replace(**{name: jax.tree.map(functools.partial(lay, name), getattr(rows.kv, name)) for name in CACHE})
     names = ("token_B", "logp_B", "count_B", "done_B", "ended_B")
     seen_BV = None if rows.seen_BV is None else mesh.constrain(rows.seen_BV, "B V")
     return rows._replace(**{name: mesh.constrain(getattr(rows, name), "B") for name in names}, seen_BV=seen_BV, kv=kv)
@@ -115,7 +116,7 @@ def _drawn(rows: Rows, logits_BV: jax.Array, rules: Rules) -> Rows:
     token_B = jnp.where(live_B, token_B, 0)
     count_B = rows.count_B + live_B
     ended_B = rows.ended_B | (live_B & jnp.any(token_B[:, None] == rules.stop_ids[None], axis=1))
-    stopped_B = jnp.zeros_like(ended_B) if rules.ignore_stop else ended_B
+    stopped_B = ended_B & ~rules.ignore_stop
     seen_BV = rows.seen_BV
     if seen_BV is not None:
         seen_BV = seen_BV.at[jnp.arange(token_B.shape[0]), token_B].max(live_B)

@@ -7,6 +7,7 @@ import pytest
 from ftjax import inference
 from ftjax.data import tokenizer
 from ftjax.errors import UserError
+from ftjax.models import params
 from ftjax.sampling import generate, queue, rows, stops
 
 KEY = jax.random.key(0)
@@ -20,18 +21,22 @@ def letters(ids):
 
 
 @pytest.fixture(scope="module")
-def run(tiny_params, tiny_config):
-    sharp = tiny_params.replace(embed_tokens=tiny_params.embed_tokens * 20)  # or every distribution is nearly flat
+def run(tiny_config):
+    config = tiny_config(n_layers=1, windows=(0,))
+    base = params.init(jax.random.key(0), config, "float32")
+    sharp = base.replace(embed_tokens=base.embed_tokens * 20)  # or every distribution is nearly flat
     settings = {"max_new_tokens": 40, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "stop_ids": (3, 4, 5), "samples": 3}
-    return lambda **changes: generate.generate(sharp, PROMPTS, KEY, tiny_config(), **(settings | changes))
+    settings["repetition_penalty"] = 1.1  # so that what a row has seen goes through slots with it
+    return lambda **changes: generate.generate(sharp, PROMPTS, KEY, config, **(settings | changes))
 
 
 @pytest.fixture(scope="module")
 def whole(run):
     """All 21 rows in one batch: some end at once, some at the length."""
     found = run()
-    assert sorted(set(found.mask.sum(axis=1).tolist()))[0] == 1
-    assert 0 < np.asarray(found.ended).sum() < 21
+    counts = np.asarray(found.mask.sum(axis=1))
+    assert counts.min() < 8
+    assert 3 < (counts == 40).sum() < 18
     return found
 
 
@@ -43,7 +48,7 @@ def assert_equal(found, wanted):
 
 
 def test_rows_through_few_slots_are_those_of_one_batch_and_programs_stay_few(run, whole):
-    """20 slots are halved three times at the end, 4 are filled again and again; the count has a bound of logarithms."""
+    """4 slots are filled again and again, and halved twice at the end; the bounds are products of logarithms."""
     counted = (rows.fill, rows.advance, rows.empty, rows.shift, rows.chosen)
     before = [program._cache_size() for program in counted]
     assert_equal(run(slots=4), whole)
@@ -56,15 +61,9 @@ def test_rows_through_few_slots_are_those_of_one_batch_and_programs_stay_few(run
     assert [program._cache_size() for program in counted] == again
 
 
-def test_a_penalty_of_repetition_goes_with_its_row_through_slots(run):
-    assert_equal(
-        run(slots=5, repetition_penalty=1.3, max_new_tokens=24), run(repetition_penalty=1.3, max_new_tokens=24)
-    )
-
-
 def test_a_row_ends_with_the_token_that_completes_its_string(run, whole):
     strings = ("UU", "GGG", chr(60 + 40))
-    found = run(stop_strings=strings, tokenizer=letters, slots=8)
+    found = run(stop_strings=strings, tokenizer=letters, slots=4)
     cut = 0
     for row in range(21):
         text = letters(whole.tokens[row, : whole.mask[row].sum()].tolist())
@@ -82,7 +81,7 @@ def test_a_string_that_spans_two_looks_of_the_host_is_found(run, whole):
     row = next(r for r in range(21) if whole.mask[r].sum() == 40)
     text = letters(whole.tokens[row].tolist())
     across = text[queue.STEPS - 1 : queue.STEPS + 4]
-    found = run(stop_strings=[across], tokenizer=letters)
+    found = run(stop_strings=[across], tokenizer=letters, slots=4)
     assert found.mask[row].sum() == text.index(across) + len(across)
     assert found.ended[row]
 
@@ -104,5 +103,5 @@ class Upper:
     def encode(self, text):
         return tokenizer.Encoding([ord(c) for c in text.upper()], [])
 
-    def decode(self, ids, *, skip_special):
+    def decode(self, ids, *, skip_special):  # noqa: ARG002
         return "".join(map(chr, ids))
