@@ -189,3 +189,38 @@ def attend_cached(
     scores_BKGTS = jnp.where(mask_BTS[:, None, None], _bent(scores_BKGTS * scale, softcap), MASKED)
     weights_BKGTS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BKSH.dtype)
     return jnp.einsum("BKGTS,BKSH->BKGTH", weights_BKGTS, v_BKSH).transpose(0, 3, 1, 2, 4)
+
+
+def attend_next(
+    q_B1KGH: Float[Array, "B 1 K G H"],
+    k_B1KH: Float[Array, "B 1 K H"],
+    v_B1KH: Float[Array, "B 1 K H"],
+    keys_BKSH: Float[Array, "B K S H"],
+    values_BKSH: Float[Array, "B K S H"],
+    valid_BS: Int[Array, "B S"],
+    start: Int[Array, ""],
+    *,
+    window: Int[Array, ""] | None,
+    scale: float,
+    softcap: float,
+) -> Float[Array, "B 1 K G H"]:
+    """Returns attention of one new token, which slot `start` is to hold, to itself and every valid slot before it.
+
+    `attend_cached` for a token whose key and value are not in the cache yet.
+    """
+    distance_S = start - jnp.arange(keys_BKSH.shape[2])
+    near_S = distance_S > 0 if window is None else (distance_S > 0) & ((window <= 0) | (distance_S < window))
+    mask_BS = near_S[None] & (valid_BS > 0)
+    q_BKG1H, v_BK11H = q_B1KGH.transpose(0, 2, 3, 1, 4), v_B1KH.transpose(0, 2, 1, 3)[:, :, None]
+    own_BKG11 = jnp.sum(q_BKG1H.astype(jnp.float32) * k_B1KH.transpose(0, 2, 1, 3)[:, :, None], axis=-1, keepdims=True)
+    own_BKG11 = _bent(own_BKG11 * scale, softcap)
+    scores_BKG1S = _bent(_scores(q_BKG1H, keys_BKSH) * scale, softcap)
+    scores_BKG1S = jnp.where(mask_BS[:, None, None, None], scores_BKG1S, MASKED)
+    top_BKG11 = jnp.maximum(jnp.max(scores_BKG1S, axis=-1, keepdims=True), own_BKG11)
+    weights_BKG1S, own_BKG11 = jnp.exp(scores_BKG1S - top_BKG11), jnp.exp(own_BKG11 - top_BKG11)
+    total_BKG11 = jnp.sum(weights_BKG1S, axis=-1, keepdims=True) + own_BKG11
+    out_BKG1H = jnp.einsum(
+        "BKGTS,BKSH->BKGTH", weights_BKG1S.astype(values_BKSH.dtype), values_BKSH, preferred_element_type=jnp.float32
+    )
+    out_BKG1H = (out_BKG1H + own_BKG11 * v_BK11H) / total_BKG11
+    return out_BKG1H.astype(v_B1KH.dtype).transpose(0, 3, 1, 2, 4)

@@ -1,4 +1,4 @@
-"""Which program does what several can: products with a weight in few bits, and attention.
+"""Which program does what several can: products with a weight in few bits, attention, and the cache of decoding.
 
 XLA everywhere; on a GPU or TPU the kernel of `packed_dot.py` for so few rows that the bytes of the weight are what
 takes the time, which is decoding; on an NVIDIA GPU cuDNN's attention for training in bfloat16. It is decided while a
@@ -78,6 +78,15 @@ def flash(q_BTKGH: jax.Array, softcap: float) -> bool:
     where = f"attention on {getattr(device, 'device_kind', device)}"
     _say(f"{where}: XLA's, for cuDNN's {fault}" if fault else f"{where}: cuDNN's; {ATTENTION}=xla turns it off")
     return not fault
+
+
+def cache_by_layer() -> bool:
+    """Returns whether decoding keeps an array of keys and one of values for every layer: on a CPU, without a mesh.
+
+    There a layer that is sliced out of all is a copy. A GPU would have to ask the host which layer it is at.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return _device()[1] == "cpu" and (mesh.empty or mesh.size == 1)
 
 
 def _device() -> tuple[Any, str]:

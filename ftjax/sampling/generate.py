@@ -107,7 +107,7 @@ def generate(
         stop_ids=np.asarray(tuple(stop_ids) or (-1,), np.int32),
         top_k=top_k,
         new=max_new_tokens,
-        ignore_stop=ignore_stop,
+        ignore_stop=np.bool_(ignore_stop),
     )
     if find is not None or 0 < slots < rows:
         made = queue.run(params, prompts, key, rules, config, samples=samples, slots=slots or rows, find=find)

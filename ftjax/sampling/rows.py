@@ -5,7 +5,7 @@ a prompt that comes later is put so that it ends there. A position is the number
 the cache a row lies changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any, NamedTuple
 
@@ -16,11 +16,10 @@ import jax.numpy as jnp
 from ftjax import mesh
 from ftjax.models import decoder
 from ftjax.models.config import ModelConfig
-from ftjax.nn import cache
+from ftjax.nn import backends, cache
 from ftjax.sampling import warp
 
 CACHE: Mapping[str, str] = {"k": "L B K S H", "v": "L B K S H", "valid": "B S", "tokens": "B S"}
-PLACES = {name: (axes.split().index("B"), axes.split().index("S")) for name, axes in CACHE.items()}
 
 
 class Rules(struct.PyTreeNode):
@@ -28,9 +27,9 @@ class Rules(struct.PyTreeNode):
 
     warps: warp.Warps
     stop_ids: jax.Array  # int32 [any]
+    ignore_stop: jax.Array  # bool []: a row goes on after a stop token
     top_k: int = struct.field(pytree_node=False)  # 0: off
     new: int = struct.field(pytree_node=False)  # tokens that a row gets at most
-    ignore_stop: bool = struct.field(pytree_node=False)  # a row goes on after a stop token
 
 
 class Rows(NamedTuple):
@@ -54,17 +53,33 @@ class Columns(NamedTuple):
     mask: jax.Array  # int32
 
 
+def _each(kv: cache.KVCache, change: Callable[..., jax.Array], *others: cache.KVCache) -> cache.KVCache:
+    """Returns the cache with `change(array, .., its axis of rows, its axis of slots)` in place of every array."""
+
+    def changed(name: str) -> Any:
+        letters = CACHE[name].split()
+        rows, slots = (
+            letters.index("B") - len(letters),
+            letters.index("S") - len(letters),
+        )  # from the end, as L may lack
+        parts = [getattr(one, name) for one in (kv, *others)]
+        return jax.tree.map(lambda *arrays: change(*arrays, rows, slots), *parts)
+
+    return kv.replace(**{name: changed(name) for name in CACHE})
+
+
 def _laid_out(rows: Rows) -> Rows:
     """Returns the rows spread over the mesh as a batch is, so that every program gets them as the last one did."""
-    kv = rows.kv.replace(**{name: mesh.constrain(getattr(rows.kv, name), axes) for name, axes in CACHE.items()})
+    lay = lambda name, x: mesh.constrain(x, " ".join(CACHE[name].split()[-x.ndim :]))
+    kv = rows.kv.replace(**{name: jax.tree.map(functools.partial(lay, name), getattr(rows.kv, name)) for name in CACHE})
     names = ("token_B", "logp_B", "count_B", "done_B", "ended_B")
     seen_BV = None if rows.seen_BV is None else mesh.constrain(rows.seen_BV, "B V")
     return rows._replace(**{name: mesh.constrain(getattr(rows, name), "B") for name in names}, seen_BV=seen_BV, kv=kv)
 
 
-def _flat(rows: Rows) -> list[str]:
+def _flat(rows: Rows) -> dict[str, jax.Array]:
     """Returns the fields that are one array with the rows first."""
-    return [name for name in Rows._fields if name != "kv" and getattr(rows, name) is not None]
+    return {name: getattr(rows, name) for name in Rows._fields if name != "kv" and getattr(rows, name) is not None}
 
 
 def _cache(config: ModelConfig, rows: int, slots: int) -> cache.KVCache:
@@ -74,12 +89,18 @@ def _cache(config: ModelConfig, rows: int, slots: int) -> cache.KVCache:
     )  # fmt: skip
 
 
+def _arranged(kv: cache.KVCache, config: ModelConfig) -> cache.KVCache:
+    """Returns the cache as single tokens are read into it fastest; longrope goes back to all of it at once."""
+    return cache.by_layer(kv) if backends.cache_by_layer() and config.rope.kind != "longrope" else kv
+
+
 def _read(
     params: Any, tokens_PT: jax.Array, valid_PT: jax.Array, config: ModelConfig
 ) -> tuple[jax.Array, cache.KVCache]:
     """Returns the logits after each prompt, and a cache that holds the prompts and nothing else."""
     tokens_PT, valid_PT = mesh.constrain(tokens_PT, "B T"), mesh.constrain(valid_PT, "B T")
-    return decoder.decode(params, tokens_PT, valid_PT, _cache(config, *tokens_PT.shape), config)
+    logits_PV, kv = decoder.decode(params, tokens_PT, valid_PT, _cache(config, *tokens_PT.shape), config)
+    return logits_PV, _arranged(kv, config)
 
 
 def _seen(tokens_PT: jax.Array, valid_PT: jax.Array, vocabulary: int) -> jax.Array:
@@ -95,7 +116,7 @@ def _drawn(rows: Rows, logits_BV: jax.Array, rules: Rules) -> Rows:
     token_B = jnp.where(live_B, token_B, 0)
     count_B = rows.count_B + live_B
     ended_B = rows.ended_B | (live_B & jnp.any(token_B[:, None] == rules.stop_ids[None], axis=1))
-    stopped_B = jnp.zeros_like(ended_B) if rules.ignore_stop else ended_B
+    stopped_B = ended_B & ~rules.ignore_stop
     seen_BV = rows.seen_BV
     if seen_BV is not None:
         seen_BV = seen_BV.at[jnp.arange(token_B.shape[0]), token_B].max(live_B)
@@ -133,9 +154,9 @@ def begin(
     several = lambda x, axis: jnp.repeat(x, samples, axis=axis) if samples > 1 else x
 
     def roomy(x: jax.Array, rows: int, slots: int) -> jax.Array:
-        return jnp.pad(several(x, rows), [(0, rules.new if axis == slots else 0) for axis in range(x.ndim)])
+        return jnp.pad(several(x, rows), [(0, rules.new if axis == slots else 0) for axis in range(-x.ndim, 0)])
 
-    kv = kv.replace(**{name: roomy(getattr(kv, name), *axes) for name, axes in PLACES.items()})
+    kv = _each(kv, roomy)
     seen_BV = None
     if rules.warps.penalty is not None:
         seen_BV = several(_seen(tokens_PT, valid_PT, config.vocab_size), 0)
@@ -158,7 +179,9 @@ def advance(
     def body(carry: tuple[jax.Array, Rows, Columns]) -> tuple[jax.Array, Rows, Columns]:
         step, rows, columns = carry
         live_B = ~rows.done_B
-        logits_BV, kv = decoder.decode(params, rows.token_B[:, None], live_B.astype(jnp.int32)[:, None], rows.kv, config)
+        logits_BV, kv = decoder.decode(
+            params, rows.token_B[:, None], live_B.astype(jnp.int32)[:, None], rows.kv, config
+        )
         rows = _drawn(rows._replace(kv=kv), logits_BV, rules)
         put = lambda x_BC, x_B: jax.lax.dynamic_update_slice(x_BC, x_B[:, None].astype(x_BC.dtype), (0, step))
         new = Columns(*map(put, columns, (rows.token_B, rows.logp_B, live_B)))
@@ -174,7 +197,7 @@ def empty(rules: Rules, key: jax.Array, start: jax.Array, *, config: ModelConfig
     """Returns `rows` rows that hold nothing, with a cache of `slots` places of which the first `start` are passed."""
     none_B, done_B = jnp.zeros(rows, jnp.int32), jnp.ones(rows, bool)
     seen_BV = None if rules.warps.penalty is None else jnp.zeros((rows, config.vocab_size), bool)
-    kv = _cache(config, rows, slots).replace(start=start)
+    kv = _arranged(_cache(config, rows, slots), config).replace(start=start)
     keys_B = _keys(key, none_B)
     return _laid_out(Rows(none_B, none_B.astype(jnp.float32), none_B, done_B, ~done_B, keys_B, seen_BV, kv))
 
@@ -202,34 +225,32 @@ def fill(
     length, start = tokens_PT.shape[1], rows.kv.start
 
     def pick(new: jax.Array, old: jax.Array, axis: int) -> jax.Array:
-        return jnp.where(jnp.expand_dims(fresh_B, [n for n in range(old.ndim) if n != axis]), new, old)
+        return jnp.where(jnp.expand_dims(fresh_B, [n for n in range(-old.ndim, 0) if n != axis]), new, old)
 
-    def placed(name: str, by_row: int, by_slot: int) -> jax.Array:
-        whole, new = getattr(rows.kv, name), jnp.take(getattr(kv, name), at_B, axis=by_row)
+    def placed(whole: jax.Array, new: jax.Array, by_row: int, by_slot: int) -> jax.Array:
         part = jax.lax.dynamic_slice_in_dim(whole, start - length, length, axis=by_slot)
-        return jax.lax.dynamic_update_slice_in_dim(whole, pick(new, part, by_row), start - length, axis=by_slot)
+        part = pick(jnp.take(new, at_B, axis=by_row), part, by_row)
+        return jax.lax.dynamic_update_slice_in_dim(whole, part, start - length, axis=by_slot)
 
     rows = rows._replace(kv=rows.kv.replace(valid=jnp.where(fresh_B[:, None], 0, rows.kv.valid)))
     seen_BV = None if rows.seen_BV is None else _seen(tokens_PT, valid_PT, config.vocab_size)[at_B]
     made = _started(logits_PV[at_B], _keys(key, number_B), seen_BV, None, rules)
-    flat = {name: pick(getattr(made, name), getattr(rows, name), 0) for name in _flat(rows)}
-    kept = rows.kv.replace(**{name: placed(name, *axes) for name, axes in PLACES.items()})
-    return _laid_out(rows._replace(**flat, kv=kept))
+    flat = {name: pick(getattr(made, name), old, -old.ndim) for name, old in _flat(rows).items()}
+    return _laid_out(rows._replace(**flat, kv=_each(rows.kv, placed, kv)))
 
 
 @functools.partial(jax.jit, donate_argnames="rows")
 def shift(rows: Rows, places: jax.Array) -> Rows:
     """Returns the rows with their caches moved so many places to the beginning; what falls off must not be valid."""
-    kv = rows.kv.replace(start=rows.kv.start - places)
-    moved = {name: jnp.roll(getattr(kv, name), -places, axis=by_slot) for name, (_, by_slot) in PLACES.items()}
-    behind_S = jnp.arange(kv.valid.shape[1]) >= kv.start
-    moved["valid"] = jnp.where(behind_S[None], 0, moved["valid"])
-    return _laid_out(rows._replace(kv=kv.replace(**moved)))
+    kv = _each(rows.kv, lambda x, _, by_slot: jnp.roll(x, -places, axis=by_slot))
+    start = kv.start - places
+    behind_S = jnp.arange(kv.valid.shape[1]) >= start
+    return _laid_out(rows._replace(kv=kv.replace(valid=jnp.where(behind_S[None], 0, kv.valid), start=start)))
 
 
 @jax.jit
 def chosen(rows: Rows, index: jax.Array) -> Rows:
     """Returns some of the rows, those at `index`."""
-    kv = {name: jnp.take(getattr(rows.kv, name), index, axis=by_row) for name, (by_row, _) in PLACES.items()}
-    flat = {name: jnp.take(getattr(rows, name), index, axis=0) for name in _flat(rows)}
-    return _laid_out(rows._replace(**flat, kv=rows.kv.replace(**kv)))
+    take = lambda x, axis: jnp.take(x, index, axis=axis)
+    flat = {name: take(x, 0) for name, x in _flat(rows).items()}
+    return _laid_out(rows._replace(**flat, kv=_each(rows.kv, lambda x, by_row, _: take(x, by_row))))

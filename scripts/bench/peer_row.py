@@ -5,17 +5,17 @@ python scripts/bench/peer_row.py sft --layout packed                            
 
 The runner's `common` module has to be on PYTHONPATH (the runner sees to it): it says where models and rows are, how
 many steps are warm-up, and how a row is written. The flags after the task are those of `step.py` (sft), `preference.py`
-(dpo) and `rl.py` (grpo, ppo). Before the times of sft and dpo mean anything the first losses must agree: same rows,
-same base, and the adapter is zero.
+(dpo), `generate.py` (generate) and `rl.py` (grpo, ppo). Before the times of sft and dpo mean anything the first losses
+must agree: same rows, same base, and the adapter is zero.
 """
 
 import importlib
 import sys
 
 from scripts import cli
-from scripts.bench import preference, rl, step
+from scripts.bench import generate, preference, rl, step
 
-TASKS = {"sft": (step, "sft.jsonl"), "dpo": (preference, "dpo.jsonl")}
+TASKS = {"sft": (step, "sft.jsonl"), "dpo": (preference, "dpo.jsonl"), "generate": (generate, "sft.jsonl")}
 OWN_SAMPLES = ("grpo", "ppo")
 
 
@@ -68,6 +68,13 @@ def main(argv):
     from scripts.bench import workload
 
     log.mark("imported")
+    if task == "generate":
+        before = common.cpu_clock()
+        row = {"size": "S", "flags": " ".join(rest), "precision": args.dtype, "quant": args.quant, "batch": args.batch}
+        row |= {"prompt": args.prompt, "new": args.new} | generate.measure(args)
+        row |= common.contention(before, common.cpu_clock())
+        common.emit("ftjax_generate", row, versions=f"jax {jax.__version__}")
+        return 0
     case = case_of(task, args)
     compiled = workload.compiled_for(case)
     losses = []
@@ -79,15 +86,9 @@ def main(argv):
         losses.append(float(metrics["loss"]))
         log.end()
     common.emit(
-        f"ftjax_{task}",
-        {"size": "S", "flags": " ".join(rest)},
-        log,
-        warmup,
-        first_loss=losses[0],
-        last_loss=losses[-1],
-        temporary_mib=workload.temporary(compiled),
-        versions=f"jax {jax.__version__}",
-    )
+        f"ftjax_{task}", {"size": "S", "flags": " ".join(rest)}, log, warmup, first_loss=losses[0],
+        last_loss=losses[-1], temporary_mib=workload.temporary(compiled), versions=f"jax {jax.__version__}",
+    )  # fmt: skip
     return 0
 
 
