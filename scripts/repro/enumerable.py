@@ -132,3 +132,17 @@ def bayes_accuracy(pairs: Pairs, rewards: np.ndarray, sharpness: float) -> float
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """Returns 1 / (1 + exp(-x)), which does not overflow."""
     return 0.5 * (1 + np.tanh(x / 2))
+
+
+def best_of(logps: np.ndarray, scores: np.ndarray, n: int) -> np.ndarray:
+    """Returns log-probabilities of the response of the highest score out of n draws; of equal scores the last counts.
+
+    With F the chance of a score no higher, that is F^n less the same of the next lower response.
+    """
+    order = np.argsort(scores, kind="stable")
+    above = np.exp(logps[order])[::-1].cumsum()[::-1]  # the chance of this response or a higher one: small at the top
+    up_to, below = n * np.log1p(-np.append(above[1:], 0.0)), n * np.log1p(-np.minimum(above, 1.0 - 1e-16))
+    found = np.empty_like(logps)
+    with np.errstate(divide="ignore"):  # a response that is hopeless has the probability 0
+        found[order] = up_to + np.log(-np.expm1(below - up_to))
+    return found

@@ -36,8 +36,10 @@ class World(NamedTuple):
     heldout: Pairs
 
 
-def all_seeds(folder: Path, settings: Mapping[str, Any], say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Returns what was measured at each seed, measuring what the folder does not have."""
+def all_seeds(
+    folder: Path, settings: Mapping[str, Any], measure: Callable[[int, Mapping[str, Any]], dict], say: Callable
+) -> list[dict[str, Any]]:
+    """Returns what `measure` finds at each seed, measuring what the folder does not have."""
     folder.mkdir(parents=True, exist_ok=True)
     fixed = json.loads(json.dumps({key: value for key, value in settings.items() if key != "seeds"}))
     found = []

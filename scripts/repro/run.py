@@ -1,6 +1,6 @@
 """Reproduces published results on small models, and says of each rule PASS or FAIL with the numbers.
 
-python scripts/repro/run.py [claims qlora e1 e2 e3 e4 e5 e6 e7 e8] [--folder runs/repro]     # make repro
+python scripts/repro/run.py [claims qlora e1 e2 e3 e4 e5 e6 e7 e8 e9 e10] [--folder runs/repro]     # make repro
 
 Runs of the sweeps that are done are not done again, so a second call goes on. Exit status 1 when a rule fails. The data
 for SmolLM2 are given by path: --e2e FILE adds it to `claims` and `qlora` (and needs `make smollm2`).
@@ -20,9 +20,10 @@ SMOLLM2 = "model=smollm2-135m,data={train},eval={heldout}"
 class Bench:
     """Where the reproductions work, and what they share: S1, and sweeps in this process."""
 
-    def __init__(self, folder: Path, frontier: str) -> None:
+    def __init__(self, folder: Path, frontier: str, overoptimised: str) -> None:
         self.folder = folder
         self.frontier = frontier  # the config of E7 and E8
+        self.overoptimised = overoptimised  # that of E9
         self.s1 = folder / "s1"
 
     def train(self, folder: Path, spec: str, entries: Mapping[str, dict[str, Any]]) -> list[Any]:
@@ -54,14 +55,16 @@ class Bench:
             sweep.train_here("configs/repro/s1_base.py", {}, run, sweep.started(run))
         return run / "model"
 
-    def enumerable(self) -> tuple[list[dict[str, Any]], dict[str, Any], Path]:
-        """Returns what E7 and E8 measured at every seed, their settings, and their folder."""
+    def enumerable(
+        self, name: str, spec: str, measure: Callable[[int, Mapping[str, Any]], dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], dict[str, Any], Path]:
+        """Returns what a reproduction on enumerable responses measures at every seed, its settings, and its folder."""
         from ftjax import config as configs
         from ftjax.runs import report
         from scripts.repro import frontier
 
-        settings, folder = configs.load(self.frontier).to_dict(), self.folder / "frontier"
-        return frontier.all_seeds(folder, settings, report.say), settings, folder
+        settings, folder = configs.load(spec).to_dict(), self.folder / name
+        return frontier.all_seeds(folder, settings, measure, report.say), settings, folder
 
 
 def claims(bench: Bench, e2e: Path | None) -> str:
@@ -167,20 +170,35 @@ def e6(bench: Bench, _: Path | None) -> str:
 
 def e7(bench: Bench, _: Path | None) -> str:
     """Returns the policies and the checks of E7."""
-    from scripts.repro import frontier_rules
+    from scripts.repro import frontier, frontier_rules
 
-    return frontier_rules.e7(*bench.enumerable())
+    return frontier_rules.e7(*bench.enumerable("frontier", bench.frontier, frontier.measure))
 
 
 def e8(bench: Bench, _: Path | None) -> str:
     """Returns the judges and the checks of E8; the runs are those of E7."""
-    from scripts.repro import frontier_rules
+    from scripts.repro import frontier, frontier_rules
 
-    return frontier_rules.e8(*bench.enumerable())
+    return frontier_rules.e8(*bench.enumerable("frontier", bench.frontier, frontier.measure))
+
+
+def e9(bench: Bench, _: Path | None) -> str:
+    """Returns the curves and the checks of E9."""
+    from scripts.repro import overoptimised, overoptimised_rules
+
+    found = bench.enumerable("overoptimised", bench.overoptimised, overoptimised.measure)
+    return overoptimised_rules.e9(*found)
+
+
+def e10(_: Bench, __: Path | None) -> str:
+    """Returns the checks of E10."""
+    from scripts.repro import estimators
+
+    return estimators.run((0, 1, 2))
 
 
 ALL: dict[str, Callable[[Bench, Path | None], str]] = {
-    made.__name__: made for made in (claims, qlora, e1, e2, e3, e4, e5, e6, e7, e8)
+    made.__name__: made for made in (claims, qlora, e1, e2, e3, e4, e5, e6, e7, e8, e9, e10)
 }
 
 
@@ -193,6 +211,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--frontier", default="configs/repro/frontier.py", metavar="CONFIG", help="the settings of e7 and e8"
     )
+    parser.add_argument(
+        "--overoptimised", default="configs/repro/overoptimised.py", metavar="CONFIG", help="the settings of e9"
+    )
     flags = cli.parse(parser, argv)
     for name in flags.names:
         if name not in ALL:
@@ -202,7 +223,7 @@ def main(argv: list[str]) -> int:
     from ftjax.runs import atomic, report
 
     experiment.use_compilation_cache()
-    bench, failed = Bench(flags.folder, flags.frontier), False
+    bench, failed = Bench(flags.folder, flags.frontier, flags.overoptimised), False
     for name in flags.names or ALL:
         report.say(f"\n{name}: {ALL[name].__doc__}")
         try:

@@ -184,3 +184,20 @@ def test_sampled_tokens_are_those_of_the_response_and_as_frequent_as_it_is_likel
     expected = 20_000 * np.exp(enumerable.response_logps(space, np.asarray(logits)))
     chi_square = np.sum((np.bincount(numbers, minlength=27) - expected) ** 2 / expected)
     assert chi_square < 54.1  # the .999 quantile of 26 degrees of freedom
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_best_of_n_is_that_of_all_draws(world, n):
+    """By enumeration of every n draws; no two responses have one reward."""
+    reference, rewards = world
+    chance, expected = np.exp(reference), np.zeros(27)
+    for drawn in itertools.product(range(27), repeat=n):
+        expected[max(drawn, key=lambda y: rewards[y])] += np.prod(chance[list(drawn)])
+    np.testing.assert_allclose(np.exp(enumerable.best_of(reference, rewards, n)), expected, atol=1e-14)
+
+
+def test_the_best_of_very_many_is_the_best_response(world):
+    reference, rewards = world
+    found = enumerable.best_of(reference, rewards, 10**6)
+    np.testing.assert_allclose(np.exp(found).sum(), 1.0, rtol=1e-12)
+    assert np.exp(found)[rewards.argmax()] > 1 - 1e-9
