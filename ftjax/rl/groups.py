@@ -20,7 +20,7 @@ from ftjax.rl import advantages
 class Moments(NamedTuple):
     """Of the valid scores of each group."""
 
-    count: jax.Array  # [P, 1]
+    number: jax.Array  # [P, 1]
     apart: jax.Array  # [P, G]: score less mean, 0 where a score is not valid
     deviation: jax.Array  # [P, 1], with count - 1 as the divisor; 0 of a single score
 
@@ -28,8 +28,8 @@ class Moments(NamedTuple):
 class Best(NamedTuple):
     """The completion of the highest score in each group, [P]; the first of several."""
 
-    index: jax.Array
-    present: jax.Array  # whether any score is valid; else the index means nothing
+    place: jax.Array
+    present: jax.Array  # whether any score is valid; else the place means nothing
 
 
 class Extremes(NamedTuple):
@@ -61,7 +61,7 @@ def rloo(scores: Float[Array, "P G"], valid: Float[Array, "P G"]) -> Float[Array
     the completion's tokens of k1.
     """
     found = moments(scores, valid)
-    return found.count / jnp.maximum(found.count - 1, 1.0) * found.apart
+    return found.number / jnp.maximum(found.number - 1, 1.0) * found.apart
 
 
 def reinforce_plus_plus(
@@ -79,7 +79,7 @@ def reinforce_plus_plus(
     the rest, and gets -mean / std where longer completions have other scores than shorter ones.
     """
     found = moments(scores, valid)
-    compared = jnp.where(found.count > 1, valid, 0.0)
+    compared = jnp.where(found.number > 1, valid, 0.0)
     return advantages.whiten(found.apart, compared * lengths, ddof=ddof, eps=eps)
 
 

@@ -6,9 +6,12 @@ import inspect
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from ftjax.algorithms import algorithm
 from ftjax.losses import normalise, policy
+from ftjax.train import state, step
 from tests.unit.losses import loss_cases
 
 # The batch of interop.md, 2g, and what TRL's formulas give on it with advantages of 1 and -1 and clips of .2.
@@ -246,3 +249,41 @@ def test_metrics_of_tokens_are_means_over_tokens_under_any_normaliser():
     _, metrics = run(policy.clipped_surrogate)
     found = normalise.metrics_of_tokens(metrics, MASK, jnp.array([1.0, 0.0]))["clip_ratio/high_mean"]
     assert float(jnp.sum(found.values * found.weights) / jnp.sum(found.weights)) == 0.5
+
+
+@each_normaliser
+def test_neither_microbatches_nor_devices_change_a_step(normaliser):
+    """Rows have 0 to 5 tokens, two take no part: a mean of the microbatches' means would differ."""
+    rng = np.random.default_rng(0)
+    mask = (np.arange(5) < np.array([5, 1, 3, 0, 2, 5, 4, 1])[:, None]).astype(np.float32)
+    batch = {
+        "tokens": rng.integers(0, 4, (8, 5)),
+        "old_logps": -rng.uniform(0.5, 2, (8, 5)).astype(np.float32),
+        "advantages": rng.standard_normal((8, 5)).astype(np.float32),
+        "mask": mask,
+        "rows": np.array([1, 1, 0, 1, 1, 0, 1, 1], np.float32),
+    }
+
+    def loss(trainable, _, part, __):
+        logps = jax.nn.log_softmax(trainable)[part["tokens"]]
+        given = {name: part[name] for name in ("old_logps", "advantages")}
+        losses, metrics = policy.clipped_surrogate(logps=logps, **given, **CLIPS)
+        found = normaliser(losses, part["mask"], part["rows"])
+        return *found, normalise.metrics_of_tokens(metrics, part["mask"], part["rows"])
+
+    algo = algorithm.Algorithm(lambda *_: jnp.zeros(4), algorithm.as_it_is, loss)
+    tx = optax.sgd(0.1)
+
+    def after(microbatches, given):
+        made = step.make(algo, tx, optax.constant_schedule(0.1), microbatches=microbatches)
+        start = state.init(jnp.array([0.3, -0.2, 0.1, 0.0]), tx, jax.random.key(0))
+        return jax.jit(made)(start, None, given, jnp.float32(np.inf))
+
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.device_put(batch, jax.NamedSharding(mesh, jax.P("data")))
+    (whole, metrics), *others = after(1, batch), after(4, batch), after(1, spread)
+    assert metrics["grad_norm"] > 1e-2
+    for other, numbers in others:
+        np.testing.assert_allclose(other.trainable, whole.trainable, atol=1e-6)
+        for name, value in metrics.items():
+            np.testing.assert_allclose(numbers[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
