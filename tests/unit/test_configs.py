@@ -50,7 +50,8 @@ ARGUMENTS = {
     "configs/repro/s1_qlora.py": ("model={base},data={rows},eval={rows}",),
     "configs/repro/s1_lora.py": ("model={base},data={rows},eval={rows}",),
 }
-OF_A_SCRIPT = {"configs/repro/frontier.py"}  # settings of scripts/repro/, from which no experiment is built
+# Settings of scripts/repro/, from which no experiment is built.
+OF_A_SCRIPT = {"configs/repro/frontier.py", "configs/repro/overoptimised.py"}
 CALLS = [(name, argument) for name in FILES if name not in OF_A_SCRIPT for argument in ARGUMENTS.get(name, ("",))]
 
 
