@@ -5,6 +5,7 @@ import importlib.util
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ftjax.losses import policy
 from tests import bases
@@ -51,3 +52,27 @@ def test_the_expected_gradient_of_loss_and_penalty_is_zero_at_the_fixed_point_an
     assert float(jnp.abs(gradient(table(rests))).max()) < 1e-6
     tilt = enumerable.tilt(enumerable.response_logps(space, reference), rewards, beta)
     assert float(jnp.abs(gradient(table(tilt))).max()) > 1e-2
+
+
+def points(**changes):
+    """A seed in which every method has .95 of the frontier; `changes` are of RLOO."""
+    plain = {"kl": 2.0, "gold": 1.9, "frontier": 2.0, "ratio_error": 1e-7}
+    listed = [plain | {"method": name} for name in (*kin.METHODS, kin.RESTS)]
+    return {"points": [p | changes if p["method"] == "RLOO" else p for p in listed]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({}, None),
+        ({"gold": 2.02}, "any method, less the frontier"),
+        ({"gold": 1.7}, "of the frontier at its KL"),
+        ({"ratio_error": 1e-4}, "ratio before the first update"),
+    ],
+)
+def test_each_rule_can_fail_alone(changes, rule):
+    text = kin.report([points(**changes), points(**changes)], {}, None)
+    failed = [line for line in text.splitlines() if line.endswith("| FAIL |")]
+    assert len(failed) == (rule is not None)
+    assert rule is None or failed[0].startswith(f"| {rule}")
+    assert text.count("95.0%") == len(kin.METHODS) + 1 - ("gold" in changes)
