@@ -72,7 +72,8 @@ def kl_penalty(*, logps: Float[Array, "B T"], reference: Float[Array, "B T"], be
     """Returns beta k3 of the policy to its reference, and k3 itself as `kl` (DeepSeekMath, Shao et al. 2024, eq. 4).
 
     Its value is an unbiased estimate of the KL on samples of the policy, its gradient none of the KL's: it is that of
-    the KL with the two policies in each other's place.
+    the KL with the two policies in each other's place, after the prefix alone. So the policy that it holds has less
+    reward than its KL allows (docs/repro.md, PPO's kin); k1 in the score holds the KL itself.
     """
     found = ratios.k3(ratios.log_ratio(logps, reference))
     return beta * found, {"kl": jax.lax.stop_gradient(found)}

@@ -1,6 +1,6 @@
 """Reproduces published results on small models, and says of each rule PASS or FAIL with the numbers.
 
-python scripts/repro/run.py [claims qlora e1 e2 e3 e4 e5 e6 e7 e8 e9 e10] [--folder runs/repro]     # make repro
+python scripts/repro/run.py [claims qlora e1 e2 e3 e4 e5 e6 e7 e8 e9 e10 kin] [--folder runs/repro]     # make repro
 
 Runs of the sweeps that are done are not done again, so a second call goes on. Exit status 1 when a rule fails. The data
 for SmolLM2 are given by path: --e2e FILE adds it to `claims` and `qlora` (and needs `make smollm2`).
@@ -20,10 +20,11 @@ SMOLLM2 = "model=smollm2-135m,data={train},eval={heldout}"
 class Bench:
     """Where the reproductions work, and what they share: S1, and sweeps in this process."""
 
-    def __init__(self, folder: Path, frontier: str, overoptimised: str) -> None:
+    def __init__(self, folder: Path, frontier: str, overoptimised: str, kin: str) -> None:
         self.folder = folder
         self.frontier = frontier  # the config of E7 and E8
         self.overoptimised = overoptimised  # that of E9
+        self.kin = kin
         self.s1 = folder / "s1"
 
     def train(self, folder: Path, spec: str, entries: Mapping[str, dict[str, Any]]) -> list[Any]:
@@ -197,8 +198,15 @@ def e10(_: Bench, __: Path | None) -> str:
     return estimators.run((0, 1, 2))
 
 
+def kin(bench: Bench, _: Path | None) -> str:
+    """Returns the methods and the checks of PPO's kin in the world of E7."""
+    from scripts.repro import kin as made
+
+    return made.report(*bench.enumerable("kin", bench.kin, made.measure))
+
+
 ALL: dict[str, Callable[[Bench, Path | None], str]] = {
-    made.__name__: made for made in (claims, qlora, e1, e2, e3, e4, e5, e6, e7, e8, e9, e10)
+    made.__name__: made for made in (claims, qlora, e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, kin)
 }
 
 
@@ -214,6 +222,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--overoptimised", default="configs/repro/overoptimised.py", metavar="CONFIG", help="the settings of e9"
     )
+    parser.add_argument("--kin", default="configs/repro/kin.py", metavar="CONFIG", help="the settings of kin")
     flags = cli.parse(parser, argv)
     for name in flags.names:
         if name not in ALL:
@@ -223,7 +232,7 @@ def main(argv: list[str]) -> int:
     from ftjax.runs import atomic, report
 
     experiment.use_compilation_cache()
-    bench, failed = Bench(flags.folder, flags.frontier, flags.overoptimised), False
+    bench, failed = Bench(flags.folder, flags.frontier, flags.overoptimised, flags.kin), False
     for name in flags.names or ALL:
         report.say(f"\n{name}: {ALL[name].__doc__}")
         try:

@@ -51,7 +51,7 @@ ARGUMENTS = {
     "configs/repro/s1_lora.py": ("model={base},data={rows},eval={rows}",),
 }
 # Settings of scripts/repro/, from which no experiment is built.
-OF_A_SCRIPT = {"configs/repro/frontier.py", "configs/repro/overoptimised.py"}
+OF_A_SCRIPT = {f"configs/repro/{name}.py" for name in ("frontier", "kin", "overoptimised")}
 CALLS = [(name, argument) for name in FILES if name not in OF_A_SCRIPT for argument in ARGUMENTS.get(name, ("",))]
 
 
