@@ -109,7 +109,7 @@ def test_what_is_learned_is_what_the_arrays_say(plain, learned, tiny_config):
     np.testing.assert_allclose(learned.told["objective/kl"], wanted.penalties.sum() / 16, rtol=1e-4)
 
 
-def test_values_begin_at_zero_and_the_policy_at_its_reference(rl_case, plain):
+def test_values_begin_at_zero_and_the_policy_at_its_reference(plain):
     """(20)"""
     case = plain[0]
     fresh = case.algorithm.init(jax.random.key(0), case.base)
@@ -144,7 +144,7 @@ def test_the_value_moves_the_policys_trunk_only_where_they_share_it(rl_case, lea
         assert ppo.value_of(case.state.trainable).score is case.state.trainable.policy.score
 
 
-def test_a_completion_whose_reward_failed_changes_nothing(plain, learned):
+def test_a_completion_whose_reward_failed_changes_nothing(plain):
     """Its tokens and its score may be anything; the means are those of the others."""
     case = plain[0]
     done = case.run.done
@@ -184,7 +184,7 @@ def test_a_ratio_out_of_reach_is_finite(plain, learned):
     np.testing.assert_allclose(told["policy/approxkl_avg"], 200.0, rtol=1e-5)
 
 
-def test_a_policy_too_far_from_its_reference_is_a_line_that_says_what_to_do(plain):
+def test_a_policy_too_far_from_its_reference_is_a_line_that_says_what_to_do():
     told = {on_policy.KL: jnp.float32(7.25)}
     on_policy.refuse_far(told, 7.5)
     with pytest.raises(UserError, match=r"7\.25 nats a completion, above config\.stop\.kl 7.*earlier checkpoint"):
@@ -230,7 +230,9 @@ def test_running_moments_are_those_of_all_scores_so_far():
         seen = np.concatenate([seen, scores[valid > 0]])
         found, told = on_policy.normalised(extra, jnp.where(valid, scores, 1e9), jnp.asarray(valid))
         np.testing.assert_allclose(found[valid > 0], (scores[valid > 0] - seen.mean()) / seen.std(ddof=1), atol=1e-4)
-        extra = extra.replace(scores=on_policy.Moments(**{k: told[f"scores/{k}"] for k in ("count", "mean", "squares")}))
+        extra = extra.replace(
+            scores=on_policy.Moments(**{k: told[f"scores/{k}"] for k in ("count", "mean", "squares")})
+        )
     np.testing.assert_allclose(extra.scores.count, len(seen))
 
 
@@ -281,7 +283,7 @@ def test_ordinary_text_in_the_loss_is_sft_times_its_coefficient(rl_case, plain, 
     """(24): PPO-ptx. With microbatches, each with its share of the text."""
     case, text = rl_case(cases.make_ppo, text_coefficient=27.8), text_batch()
     rows = cases.experience(case, text=text).rows
-    terms, weights, told = jax.jit(case.algorithm.loss)(
+    terms, weights, _ = jax.jit(case.algorithm.loss)(
         case.state.trainable, frozen(case.base, case.state.extra), rows, None
     )
     learner = sft.make(rl_init, tiny_config())

@@ -84,7 +84,9 @@ def test_a_completion_without_a_score_is_as_if_it_were_not_there(convention):
     arrays = case(rows=3, seed=2)
     mask = np.concatenate([MASK, np.ones((1, 4), np.float32)])
     scores = np.array([1.0, np.nan, -0.5], np.float32)
-    with_it = found(arrays, mask, scores, valid=np.array([1.0, 0.0, 1.0], np.float32), whiten_rewards=True, **convention)
+    with_it = found(
+        arrays, mask, scores, valid=np.array([1.0, 0.0, 1.0], np.float32), whiten_rewards=True, **convention
+    )
     kept = [0, 2]
     without = found([x[kept] for x in arrays], mask[kept], scores[kept], whiten_rewards=True, **convention)
     cases.assert_same(jax.tree.map(lambda x: x[np.array(kept)], with_it), without, atol=1e-6)
