@@ -230,7 +230,7 @@ def _own_samples(algorithm: str) -> ml_collections.ConfigDict:
     config.data.paths = ("world:preferences/train?size=1000",)
     config.data.batch_size = 16  # prompts of a step
     config.data.max_length = 256  # tokens of a prompt
-    config.data.buckets = (32, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+    config.data.buckets = (32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024, 2048)
     config.rollout = {
         "samples": 8,  # completions of each prompt
         "max_new_tokens": 64,

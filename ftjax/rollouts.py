@@ -60,7 +60,7 @@ def build(
     run = rollout.Rollout(
         config=config,
         settings=_settings(c, stop_ids),
-        prompts=prompts,
+        prompts={one.number: one for one in prompts},
         tokenizer=tok,
         score=_functions(c["rewards"], prompts),
         judges=_judges(c, abstract_base, config),
@@ -201,7 +201,7 @@ def _judges(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> li
         if adapters.score is None:
             raise UserError(f"{name} is the adapter of a language model: it has no reward head (task_type SEQ_CLS)")
         mean, std = scoring.normalisation(folder)
-        program = jax.jit(functools.partial(_score, config=config, mean=mean, std=std))
+        program = jax.jit(functools.partial(score, config=config, mean=mean, std=std))
         made.append(rollout.Judge(Path(name).name, weight, functools.partial(program, adapters)))
     return made
 
@@ -216,7 +216,7 @@ def _check_base(c: Mapping[str, Any], name: str, base: inference.Made) -> None:
         )
 
 
-def _score(
+def score(
     adapters: Any, base: Any, rows: layout.Rows, *, config: ModelConfig, mean: float, std: float
 ) -> jax.Array:  # fmt: skip
     """Returns what a reward model says at the last token of every completion, [P, G]."""

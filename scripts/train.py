@@ -25,6 +25,17 @@ def chosen(flags: argparse.Namespace) -> Any:
     return configs.load(f"{Path(__file__).parents[1] / 'configs/from_run.py'}:{flags.workdir}")
 
 
+def stages(config: Any, flags: argparse.Namespace, argv: list[str]) -> int:
+    """Runs a pipeline; returns the exit status."""
+    from ftjax import pipeline
+    from ftjax.runs import report
+
+    workdir = flags.workdir or Path("runs") / Path(flags.config.partition(":")[0]).stem
+    pipeline.train(config, workdir, ["python", "scripts/train.py", *argv], report.say)
+    report.say(f"everything is in {workdir}")
+    return 0
+
+
 def main(argv: list[str]) -> int:
     """Returns the exit status: 0 when the run is done, or saved after a signal."""
     changes, rest = configs.overrides(argv)
@@ -33,13 +44,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workdir", type=Path, help="the run folder; default runs/<date>-<time>-<config>-<id>")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
     flags = cli.parse(parser, rest)
-    folders.check(flags.workdir, flags.resume)
     config = configs.override(chosen(flags), changes)
+    if "stages" not in config:
+        folders.check(flags.workdir, flags.resume)
 
-    from ftjax import experiment, run
+    from ftjax import experiment, pipeline, run
     from ftjax.runs import report
 
     experiment.use_compilation_cache()
+    if pipeline.is_one(config):
+        return stages(config, flags, argv)
     built = experiment.build(config)
     report.derived(built.derived, built.data.report.as_text())
     if flags.resume:

@@ -244,6 +244,16 @@ def preferences(split: str, size: int, seed: int) -> list[Row]:
     return pairs
 
 
+def descriptions(split: str, size: int, seed: int) -> list[Row]:
+    """Returns chats in which a subject is described as the corpus does it: well and badly, not by the true reward."""
+    rng = random.Random(f"descriptions {_checked(split)} {seed}")
+    found = []
+    for _ in range(size):
+        subject, user = _described(rng, split == "heldout")
+        found.append(_row("preference", user, rows.about(rng, subject)))
+    return found
+
+
 def reward(row: Row, answer: str) -> float:
     """Returns the true reward of an answer to a row of `preferences`, or of the task "preference"."""
     return true_reward(row["prompt"] if "prompt" in row else row["messages"][:-1], answer)

@@ -13,7 +13,7 @@ def penalty(scores: Float[Array, " B"], ended: Bool[Array, " B"], *, value: floa
 
 
 def replace(scores: Float[Array, " B"], ended: Bool[Array, " B"], *, value: float) -> Float[Array, " B"]:
-    """Returns the scores with `value` in place of those of rows that did not end (-1 in lm-human-preferences and N+)."""
+    """Returns the scores with `value` for rows that did not end (-1 in lm-human-preferences and in N+)."""
     return jnp.where(ended, scores, value)
 
 

@@ -53,7 +53,9 @@ class Pool:
                         except Exception as error:  # a column of this row
                             found[row] = Outcome(math.nan, f"cannot be sent to a process: {calls.said(error)}")
                             continue
-                        worker = self._workers[at] = worker if worker.process.is_alive() else _Worker()
+                        if not worker.process.is_alive():
+                            worker.end()
+                            worker = self._workers[at] = _Worker()
                         worker.give(row, task)
                 self._collect(found, timeout)
         except BaseException:  # Ctrl-C, too: no answer of this call may be taken for one of the next
@@ -98,12 +100,13 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self.process.start()
         theirs.close()
-        self.busy = self.loaded = False
+        self.busy = self.loaded = self.served = False  # loaded: the function of this task; served: ever
         self.row, self.deadline = -1, math.inf
 
     def give(self, row: int, task: bytes) -> None:
         """Sends a task; a process that has ended meanwhile is noticed by `answer`."""
-        self.busy, self.row, self.deadline = True, row, time.monotonic() + START_LIMIT
+        self.busy, self.loaded, self.row = True, False, row
+        self.deadline = time.monotonic() + START_LIMIT
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(task)
 
@@ -114,14 +117,15 @@ class _Worker:
         except (EOFError, OSError):
             self.process.join()
             code = self.process.exitcode
-            if not self.loaded:
+            if not self.served:
                 raise UserError(
                     f"a process for reward functions ended with exit code {code} before it could call one; a script "
                     'that scores must do so under `if __name__ == "__main__":`, in a file that can be imported'
                 ) from None
             return Outcome(math.nan, f"ended its process with exit code {code}")
         if message == _LOADED:
-            self.loaded, self.deadline = True, time.monotonic() + timeout
+            self.loaded = self.served = True
+            self.deadline = time.monotonic() + timeout
             return None
         return Outcome(*message)
 

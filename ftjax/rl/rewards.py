@@ -1,8 +1,9 @@
 """Reward functions over the completions of a rollout: what each says, their weighted sum, and which rows failed.
 
-A function is called as TRL calls it, `fn(prompts=[...], completions=[...], **columns) -> list[float | None]`, with those
-columns of the data that it takes, and with `tokens` and `ended` if it asks for them. One that is marked `fn.each = True`
-is called for one row at a time, in processes, with a time limit. A reward of ours is a file in `rl/scores/`.
+A function is called as TRL calls it, `fn(prompts=[...], completions=[...], **columns) -> list[float | None]`, with
+those columns of the data that it takes, and with `tokens` and `ended` if it asks for them. One that is marked
+`fn.each = True` is called for one row at a time, in processes, with a time limit. A reward of ours is a file in
+`rl/scores/`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -115,9 +116,9 @@ class Scorer:
                 for row, outcome in enumerate(found)
                 if outcome.why
             ]
-        for row in np.flatnonzero(np.abs(total) > calls.LARGEST):
+        for row in np.flatnonzero(np.abs(total) > calls.LARGEST).tolist():
             failed[row] = True
-            failures.append(Failure(int(row), "sum", f"is {total[row]:g}, beyond float32", samples[row].prompt))
+            failures.append(Failure(row, "sum", f"is {total[row]:g}, beyond float32", samples[row].prompt))
         valid &= ~failed
         return Scored(np.where(valid, total, 0.0).astype(np.float32), valid, parts, failures)
 
@@ -217,6 +218,12 @@ def _function(name: str, hyper: Mapping[str, Any]) -> Callable[..., Any]:
         function = lookup.lookup(_SCORES, name)
         if not callable(function) or inspect.isclass(function):
             raise UserError(f"the reward {name!r} is {function!r:.60}; name a function, or an instance with __call__")
+        try:
+            inspect.signature(function)
+        except ValueError:
+            raise UserError(
+                f"the reward {name!r} does not say what it takes; wrap it in a function of Python"
+            ) from None
         return _bound(name, function, hyper)
     if name not in names():
         raise UserError(f"no reward {name!r}.{lookup.suggestion(name, [*names(), 'package.module:function'])}")

@@ -70,7 +70,7 @@ class Rollout:
 
     config: ModelConfig
     settings: Settings
-    prompts: Sequence[Prompt]
+    prompts: Mapping[int, Prompt]  # by number
     tokenizer: stops.Tokenizer
     score: Callable[[Sequence[Sample]], Scored] | None
     judges: Sequence[Judge]
@@ -91,7 +91,7 @@ class Rollout:
         drawn = time.monotonic()
         host = layout.arrange(batch.tokens, batch.segments, tokens, mask)
         rows = self.place(host)
-        members = [self.prompts[number] for number in batch.numbers]
+        members = [self.prompts[int(number)] for number in batch.numbers]
         samples = [
             Sample(
                 prompt=members[p].text,

@@ -166,6 +166,19 @@ def curves(shown: Sequence[Curve], path: Path, *, title: str, across: str, unit:
     return save(drawn, path)
 
 
+def frontier(
+    points: Sequence[tuple[str, float, float, tuple[float, float]]], path: Path, *, title: str, unit: str
+) -> Path:  # fmt: skip
+    """Returns the path of the picture of methods as (name, KL, reward, its interval): gain and price."""
+    drawn, (axes,) = figure(1)
+    for (name, kl, reward, (low, high)), color in zip(points, colors(len(points)), strict=True):
+        spread = [[max(reward - low, 0.0)], [max(high - reward, 0.0)]]
+        axes.errorbar([kl], [reward], yerr=spread, fmt="o", capsize=4, color=color, label=name)
+    axes.legend(frameon=False)
+    label(axes, title, "KL to the start, nats a completion", unit)
+    return save(drawn, path)
+
+
 def reliability(models: Mapping[str, Sequence[tuple[float, float, int]]], path: Path, *, title: str) -> Path:
     """Returns the path of the picture of accuracy over confidence, one line a model.
 

@@ -1,6 +1,7 @@
 """Is this the answer: a text as it stands, or the number at its end."""
 
 from decimal import Decimal
+import numbers
 import re
 from typing import Any
 import unicodedata
@@ -10,7 +11,7 @@ from ftjax.errors import UserError
 _OUTER = " \t\r\n.,;:!?\"'`“”‘’"
 # A sign counts where nothing stands before it that it could subtract from; `x2` and `H2O` hold no number, `是72` does.
 _NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_])"
+    r"(?<![A-Za-z0-9_])(?<![0-9]\.)"
     r"(?P<sign>(?<![\w)\]%])[-−])?(?:[$€£¥]\s?)?(?P<inner>(?<=[$€£¥])[-−])?"
     r"(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?<!\.)(?=\.[0-9]))(?P<rest>\.[0-9]+)?"
     r"(?P<power>[eE][-+]?[0-9]{1,3}(?![0-9A-Za-z]))?"
@@ -35,10 +36,10 @@ def number(text: str) -> Decimal | None:
     That is the first one after the last `####`, where there is this mark of GSM8K, else the last one of the text.
     Thousands separators, $ and % are passed over: 50% is 50. A fraction `1/2` is two numbers.
     """
-    before, mark, after = text.rpartition(_MARK)
-    del before
+    _, mark, after = text.rpartition(_MARK)
     found = None
-    for found in _NUMBER.finditer(after):
+    for one in _NUMBER.finditer(after):
+        found = one
         if mark:
             break
     return None if found is None else _decimal(found)
@@ -50,7 +51,7 @@ def same_number(text: str, answer: Any) -> bool:
     They are compared as decimals, so 0.1 is 0.10. Raises UserError where the answer has no number.
     """
     wanted = number(answer) if isinstance(answer, str) else None
-    if isinstance(answer, int | float | Decimal) and not isinstance(answer, bool):
+    if isinstance(answer, numbers.Real | Decimal) and not isinstance(answer, bool):
         wanted = Decimal(str(answer))
     if wanted is None or not wanted.is_finite():
         raise UserError(f"the answer {answer!r:.80} has no number; give a number, or a text that ends on one")

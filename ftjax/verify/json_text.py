@@ -41,7 +41,9 @@ def follows(value: Any, schema: str) -> bool:
     except RecursionError:
         return False
     except referencing.exceptions.Unresolvable as error:
-        raise UserError(f"the JSON schema refers to {error.ref!r}, which it does not hold; put it under $defs") from None
+        raise UserError(
+            f"the JSON schema refers to {error.ref!r}, which it does not hold; put it under $defs"
+        ) from None
 
 
 @functools.lru_cache(maxsize=256)  # a schema a row is common, and compiling one takes longer than using it

@@ -8,8 +8,12 @@ from ftjax.errors import UserError
 RELATIONS = ("less than", "at least")
 # What ends in a period within a sentence. Punkt's English model, which the original counts by, knows some 150.
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st sr jr rev hon gen col maj capt lt sgt cmdr adm gov sen rep pres vs inc ltd corp co bros "
-    "jan feb mar apr aug sept oct nov dec e.g i.e a.m p.m u.s u.k u.n ph.d d.c ave blvd dept est cf al fig vol pp".split()
+    (
+        *("mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "rev", "hon", "gen", "col", "maj", "capt"),
+        *("lt", "sgt", "cmdr", "adm", "gov", "sen", "rep", "pres", "vs", "inc", "ltd", "corp", "co", "bros"),
+        *("jan", "feb", "mar", "apr", "aug", "sept", "oct", "nov", "dec", "e.g", "i.e", "a.m", "p.m", "u.s"),
+        *("u.k", "u.n", "ph.d", "d.c", "ave", "blvd", "dept", "est", "cf", "al", "fig", "vol", "pp"),
+    )
 )
 _END = re.compile(r"(?:\.|(?<![?!])[?!]++)[\"'”’)»\]}*_]*(?=\s|$)")
 _SPLIT = re.compile(r"[\s;@#$%&?!()\[\]{}<>\"“”„‘’«»`…]|[:,](?![0-9])|--")

@@ -1,6 +1,7 @@
 """Rows of the embedded made world: "world:TASK/train" or "world:TASK/heldout", with "?size=400&seed=1" for others.
 
-The task "preferences" has pairs for preference optimisation, all others have chats.
+The task "preferences" has pairs for preference optimisation, all others have chats; "descriptions" are chats that
+answer the same requests as the corpus does, now well, now badly.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from ftjax.data import files
 
 PREFIX = "world:"
 SUFFIXES = ("world:TASK/train", "world:TASK/heldout")
-PAIRS = "preferences"
+PAIRS, MIXED = "preferences", "descriptions"
 SPLITS = {"train": 600, "heldout": 200}  # rows when the path does not say; every task has as many
 
 
@@ -27,7 +28,7 @@ def read(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
     name, _, query = path.removeprefix(PREFIX).partition("?")
     task, _, split = name.partition("/")
-    known = (*world.TASKS, PAIRS)
+    known = (*world.TASKS, PAIRS, MIXED)
     if task not in known:
         raise errors.UserError(
             f"{path}: no task {task!r} in the embedded world{files.close_to(task, list(known))}; "
@@ -41,7 +42,8 @@ def read(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not set(asked) <= {"size", "seed"} or not all(value.isdigit() for value in asked.values()):
         raise errors.UserError(f"{path}: after '?' only size=N and seed=N may stand")
     size, seed = int(asked.get("size", SPLITS[split])), int(asked.get("seed", 0))
-    rows = world.preferences(split, size, seed) if task == PAIRS else world.task(task, split, size, seed)
+    own = {PAIRS: world.preferences, MIXED: world.descriptions}
+    rows = own[task](split, size, seed) if task in own else world.task(task, split, size, seed)
     for number, row in enumerate(rows, start=1):
         yield f"{path}:{number}", row
 

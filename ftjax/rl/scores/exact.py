@@ -18,8 +18,7 @@ def score(
         second if first is None else first for first, second in zip(answer or absent, reference or absent, strict=True)
     ]
     return [
-        None if one is None else float(answers.equal(text, one))
-        for text, one in zip(completions, wanted, strict=True)
+        None if one is None else float(answers.equal(text, one)) for text, one in zip(completions, wanted, strict=True)
     ]
 
 

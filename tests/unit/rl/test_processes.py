@@ -72,7 +72,7 @@ def test_a_process_that_died_between_calls_is_replaced(pool):
 def test_a_process_that_cannot_start_is_an_error_of_one_line(monkeypatch):
     monkeypatch.setattr(processes, "_serve", reward_functions.no_server)
     pool = processes.Pool(1)
-    with pytest.raises(UserError, match="exit code 4 before it could call one.*__main__"):
+    with pytest.raises(UserError, match=r"exit code 4 before it could call one.*__main__"):
         run(pool, "1")
     assert pool._workers == []
 

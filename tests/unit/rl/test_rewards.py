@@ -1,6 +1,9 @@
-"""Reward functions over a rollout: a row that fails is masked and named, the others are scored as if it were not there."""
+"""Reward functions over a rollout: a row that fails is masked and named, the others are scored all the same."""
 
 import functools
+from pathlib import Path
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -82,9 +85,9 @@ def test_scores_may_come_as_an_array():
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda completions: [1.0], "returned 1 scores for 2 completions"),
-        (lambda completions: 1.0, "returned a float for 2 completions"),
-        (lambda completions: {"a": 1.0, "b": 2.0}, "returned a dict for 2 completions"),
+        (lambda completions: completions[:1], "returned 1 scores for 2 completions"),
+        (lambda completions: len(completions) / 2, "returned a float for 2 completions"),
+        (lambda completions: dict.fromkeys(completions, 1.0), "returned a dict for 2 completions"),
         (reward_functions.by_text, r"\(reward_functions:by_text\) fails for all 2 rows, the first with: ValueError"),
     ],
 )
@@ -136,7 +139,7 @@ def test_a_column_cannot_take_the_place_of_a_hyper_parameter():
 def test_a_column_with_a_name_of_ours_is_refused_where_it_could_be_meant():
     given = samples("abcd", tokens=[7])
     assert scored(reward_functions.by_text, [given[0]._replace(completion="1")]).valid.all()
-    with pytest.raises(UserError, match="takes 'tokens'.*rename the column"):
+    with pytest.raises(UserError, match=r"takes 'tokens'.*rename the column"):
         scored(reward_functions.halves, given)
 
 
@@ -195,6 +198,7 @@ def test_names_are_files_of_scores_or_functions_of_the_user():
         (("instructions",), (), HYPER | {"credit": "some"}, "give 'share' or 'all'"),
         (("reward_functions:halve",), (), HYPER, "Did you mean 'halves'?"),
         (("reward_functions:Counter",), (), HYPER, "name a function, or an instance"),
+        (("builtins:max",), (), HYPER, "does not say what it takes"),
         (("reward_functions:os.name",), (), HYPER, "name a function, or an instance"),
     ],
 )
@@ -212,6 +216,17 @@ def test_a_hyper_parameter_of_a_users_function_may_have_a_default(monkeypatch):
     for hyper, wanted in (({}, 3.0), ({"scale": 2}, 2.0)):
         (term,) = rewards.terms(("reward_functions:own",), (), hyper)
         assert scored(term.function, samples("a")).scores[0] == wanted
+
+
+def test_the_functions_of_the_page_on_rewards_are_scored(monkeypatch):
+    page = (Path(__file__).resolve().parents[3] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    module = types.ModuleType("rewards_of_the_page")
+    exec(page.split("```python")[1].split("```")[0], module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    terms = rewards.terms(("rewards_of_the_page:polite", "rewards_of_the_page:close"), (1.0, 0.1), {"scale": 2.0})
+    with Scorer(terms, timeout=1.0, workers=1) as scorer:
+        found = scorer(samples("yes, please", "no", answer=["yes", None]))
+    np.testing.assert_allclose(found.scores, [1.0 - 0.1 * 2.0 * 8, 0.0], rtol=1e-6)
 
 
 def test_an_exception_that_cannot_be_printed_is_still_named():
