@@ -136,7 +136,9 @@ def rl_case(tiny_params, tiny_config, rl_init):
     """Returns a function: one of the above, what was drawn, changes -> the rollout, algorithm, state, jitted step."""
     chain, rate = sgd(0.5)
 
-    def build(make, *, done=None, plan=ONE, microbatches=1, config=None, params=tiny_params, temperature=0.7, **changes):
+    def build(
+        make, *, done=None, plan=ONE, microbatches=1, config=None, params=tiny_params, temperature=0.7, **changes
+    ):
         run = Given(drawn() if done is None else done, temperature=temperature)
         algorithm = make(rl_init, tiny_config(**(config or {})), run=run, **changes)
         start = state.begin(algorithm, params, chain, jax.random.key(2))

@@ -54,8 +54,11 @@ def make(
         # As data: at temperature 1, and with dropout where the adapter has it.
         params = attach.attach(frozen.base, trainable, key)
         out, _ = on_policy.asked(params, batch.rows, config, temperature=1.0)
-        values, metrics = supervised.cross_entropy(logps=out.logps, entropy=out.entropy, correct=out.correct)
-        return values, batch.rows.mask * batch.best[..., None], metrics
+        flat = lambda x: x.reshape(-1, x.shape[-1])
+        values, metrics = supervised.cross_entropy(
+            logps=flat(out.logps), entropy=flat(out.entropy), correct=flat(out.correct)
+        )
+        return values, flat(batch.rows.mask * batch.best[..., None]), metrics
 
     return on_policy.algorithm_of(
         init=init, experience=experience, loss=loss, carrying=carrying, policy_of=same, terms=1

@@ -101,11 +101,12 @@ def from_row(row: Mapping[str, Any], where: str) -> tuple[str | prompt_forms.Tur
     """Returns the prompt of a row, its columns for the reward, and where it stands; raises UserError without one."""
     known = {key: value for key, value in row.items() if value is not None}
     columns: dict[str, Any] = dict(known)
-    asked, _ = prompt_forms.context(known, where, alone="chosen" in known)
+    if {"chosen", "rejected"} <= known.keys():  # in the form that training on the preference would read it in
+        asked: str | prompt_forms.Turns | None = preferences.from_row(known, where).prompt
+    else:
+        asked, _ = prompt_forms.context(known, where, alone="chosen" in known)
     if asked is None and "question" in known:
         asked = (records.Message("user", records.text(known["question"], "question", where)),)
-    if asked is None and "chosen" in known:
-        asked = preferences.from_row(known, where).prompt
     if asked is None:
         raise errors.UserError(
             f"{where}: no prompt; give a column prompt (text or messages), question, or messages (has: "

@@ -100,4 +100,4 @@ def ends(rows: Rows) -> jax.Array:
     Where a reward model reads its score (detail 6 of docs/ppo.md).
     """
     _, count, length = rows.completions.shape
-    return rows.head + jnp.arange(count) * (length + 1) + rows.mask.sum(axis=2).astype("int32")
+    return rows.head + jnp.arange(count)[None] * (length + 1) + rows.mask.sum(axis=2).astype("int32")

@@ -37,7 +37,7 @@ RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
 }
 
 
-def _check_numbers(values: Mapping[str, float]) -> None:
+def _check_numbers(values: Mapping[str, int | float]) -> None:
     """Raises UserError for the first number that is out of its range."""
     for name, value in values.items():
         said, holds = RANGES[name]

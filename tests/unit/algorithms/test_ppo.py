@@ -42,8 +42,14 @@ def four(rl_case):
 
 @pytest.fixture(scope="module")
 def learned(plain):
-    case = plain[0]
-    return cases.experience(case)
+    """What the first of these steps learns from."""
+    return cases.experience(plain[0])
+
+
+@pytest.fixture(scope="module")
+def loss_of(plain):
+    """The loss of that case as a program."""
+    return jax.jit(plain[0].algorithm.loss)
 
 
 def test_the_first_update_after_a_rollout_has_the_ratio_one_and_no_kl(four):
@@ -58,20 +64,20 @@ def test_metrics_have_the_names_of_trl(four):
     assert four[2][0].keys() >= TRL
 
 
-def test_microbatches_change_no_update(rl_case, plain):
+def test_microbatches_change_no_update(rl_case, plain, learned):
     """Completions have unequal lengths, so means of means would differ; policy and value count different places."""
-    _, last, told = plain
+    case = plain[0]
+    last, told = case.step(case.state, case.base, learned, LIMIT)
     for microbatches in (2, 4):
-        now, found = cases.trained(rl_case(cases.make_ppo, microbatches=microbatches), 2)
+        other = rl_case(cases.make_ppo, microbatches=microbatches)
+        now, found = other.step(other.state, other.base, learned, LIMIT)
         cases.assert_same(now.trainable, last.trainable, atol=1e-6)
         cases.assert_same(found, told, rtol=1e-4, atol=1e-6)
 
 
-def test_the_loss_is_the_mean_over_tokens_plus_that_over_values_times_its_coefficient(plain, learned):
+def test_the_loss_is_the_mean_over_tokens_plus_that_over_values_times_its_coefficient(plain, learned, loss_of):
     case, _, told = plain
-    terms, weights, _ = case.algorithm.loss(
-        case.state.trainable, frozen(case.base, case.state.extra), learned.rows, None
-    )
+    terms, weights, _ = loss_of(case.state.trainable, frozen(case.base, case.state.extra), learned.rows, None)
     assert float(weights[0].sum()) < float(weights[1].sum()), "the place after a completion has a value as well"
     means = [float((t * w).sum() / w.sum()) for t, w in zip(terms, weights, strict=True)]
     np.testing.assert_allclose(told[0]["loss"], sum(means), rtol=1e-5)
@@ -83,11 +89,14 @@ def test_what_is_learned_is_what_the_arrays_say(plain, learned, tiny_config):
     case, rows = plain[0], learned.rows.rows
     now = case.state.trainable
     config = tiny_config()
-    asked = lambda weights: on_policy.asked(weights, rows, config, temperature=0.7)
-    mine, _ = asked(attach.attach(case.base, now.policy))
-    theirs, _ = asked(case.base)
-    valued = attach.attach(case.base, now.value)
-    values = layout.values(now.value, layout.hidden(valued, rows, config))[..., :-1]
+
+    @jax.jit
+    def ask(now, base):
+        asked = lambda weights: on_policy.asked(weights, rows, config, temperature=0.7)[0]
+        valued = layout.hidden(attach.attach(base, now.value), rows, config)
+        return asked(attach.attach(base, now.policy)), asked(base), layout.values(now.value, valued)[..., :-1]
+
+    mine, theirs, values = ask(now, case.base)
     flat = lambda x: x.reshape(-1, cases.NEW)
     wanted = ppo.targets(
         logps=flat(mine.logps), reference=flat(theirs.logps), values=flat(values), mask=flat(rows.mask),
@@ -100,7 +109,7 @@ def test_what_is_learned_is_what_the_arrays_say(plain, learned, tiny_config):
     np.testing.assert_allclose(learned.told["objective/kl"], wanted.penalties.sum() / 16, rtol=1e-4)
 
 
-def test_values_begin_at_zero_and_the_policy_at_its_reference(rl_case, plain):
+def test_values_begin_at_zero_and_the_policy_at_its_reference(plain):
     """(20)"""
     case = plain[0]
     fresh = case.algorithm.init(jax.random.key(0), case.base)
@@ -135,7 +144,7 @@ def test_the_value_moves_the_policys_trunk_only_where_they_share_it(rl_case, lea
         assert ppo.value_of(case.state.trainable).score is case.state.trainable.policy.score
 
 
-def test_a_completion_whose_reward_failed_changes_nothing(plain, learned):
+def test_a_completion_whose_reward_failed_changes_nothing(plain):
     """Its tokens and its score may be anything; the means are those of the others."""
     case = plain[0]
     done = case.run.done
@@ -175,7 +184,7 @@ def test_a_ratio_out_of_reach_is_finite(plain, learned):
     np.testing.assert_allclose(told["policy/approxkl_avg"], 200.0, rtol=1e-5)
 
 
-def test_a_policy_too_far_from_its_reference_is_a_line_that_says_what_to_do(plain):
+def test_a_policy_too_far_from_its_reference_is_a_line_that_says_what_to_do():
     told = {on_policy.KL: jnp.float32(7.25)}
     on_policy.refuse_far(told, 7.5)
     with pytest.raises(UserError, match=r"7\.25 nats a completion, above config\.stop\.kl 7.*earlier checkpoint"):
@@ -200,7 +209,8 @@ def test_the_coefficient_of_the_next_step_is_what_the_controller_makes_of_this_o
         np.testing.assert_allclose(told[0]["objective/kl_coef"], 0.15)
         wanted = 0.15 * (1 + (0.1 if name == "paper" else 0.0512) * np.clip(told[0]["objective/kl"] / 6 - 1, -0.2, 0.2))
         np.testing.assert_allclose(told[1]["objective/kl_coef"], wanted, rtol=1e-6)
-        assert float(last.extra.coefficient) == float(controller(told[1]["objective/kl_coef"], told[1]["objective/kl"]))
+        now = [jnp.float32(told[1][key]) for key in ("objective/kl_coef", "objective/kl")]
+        np.testing.assert_allclose(last.extra.coefficient, controller(*now), rtol=1e-6)
         if name == "code":
             twice = np.tile(np.asarray(case.run.done.scores).ravel(), 2)
             np.testing.assert_allclose(last.extra.scores.mean, twice.mean(), rtol=1e-5)
@@ -220,7 +230,9 @@ def test_running_moments_are_those_of_all_scores_so_far():
         seen = np.concatenate([seen, scores[valid > 0]])
         found, told = on_policy.normalised(extra, jnp.where(valid, scores, 1e9), jnp.asarray(valid))
         np.testing.assert_allclose(found[valid > 0], (scores[valid > 0] - seen.mean()) / seen.std(ddof=1), atol=1e-4)
-        extra = extra.replace(scores=on_policy.Moments(**{k: told[f"scores/{k}"] for k in ("count", "mean", "squares")}))
+        extra = extra.replace(
+            scores=on_policy.Moments(**{k: told[f"scores/{k}"] for k in ("count", "mean", "squares")})
+        )
     np.testing.assert_allclose(extra.scores.count, len(seen))
 
 
@@ -238,7 +250,7 @@ def test_a_sampler_that_lags_is_the_policy_of_every_so_many_steps(rl_case):
     for _ in range(3):
         policies.append(ppo.policy_of(now.trainable))
         now, _ = case.step(now, case.base, cases.experience(case, now), LIMIT)
-    used = [params.blocks.q_proj.b for params in case.run.policies]
+    used = [params.blocks.q_proj.adapter.b for params in case.run.policies]
     mine = [policy.blocks.q_proj.b for policy in policies]
     np.testing.assert_array_equal(used[0], mine[0])
     np.testing.assert_array_equal(used[1], mine[0])
@@ -271,7 +283,7 @@ def test_ordinary_text_in_the_loss_is_sft_times_its_coefficient(rl_case, plain, 
     """(24): PPO-ptx. With microbatches, each with its share of the text."""
     case, text = rl_case(cases.make_ppo, text_coefficient=27.8), text_batch()
     rows = cases.experience(case, text=text).rows
-    terms, weights, told = jax.jit(case.algorithm.loss)(
+    terms, weights, _ = jax.jit(case.algorithm.loss)(
         case.state.trainable, frozen(case.base, case.state.extra), rows, None
     )
     learner = sft.make(rl_init, tiny_config())
@@ -296,20 +308,21 @@ def test_the_reference_is_the_base_itself_or_what_trained_as_it_began(rl_case, p
     begun = other.state.extra.reference
     cases.assert_same(begun, ppo.policy_of(other.algorithm.init(jax.random.fold_in(jax.random.key(2), 1), other.base)))
     as_begun = other.state.replace(extra=other.state.extra.replace(reference=ppo.policy_of(other.state.trainable)))
-    assert float(cases.experience(other, as_begun).told["objective/kl"]) == 0.0
+    np.testing.assert_allclose(cases.experience(other, as_begun).told["objective/kl"], 0.0, atol=1e-6)
 
 
 def test_four_models_are_one_base_and_small_trees(rl_case, tiny_config):
-    """Arguments of the step: the base once; what it allocates: less than half of a copy of the base's projections."""
+    """The step's arguments are the base once; what it allocates for few tokens is less than a second one."""
     shape = {"d_model": 256, "d_ff": 1024, "head_dim": 64}
     wide = params.init(jax.random.key(0), tiny_config(**shape), "float32")
     case = rl_case(cases.make_ppo, config=shape, params=wide)
     size = lambda tree: sum(x.nbytes for x in jax.tree.leaves(tree))
     rows = cases.experience(case)
+    rows = rows._replace(rows=jax.tree.map(lambda x: x[:1], rows.rows))
     used = case.step.lower(case.state, wide, rows, LIMIT).compile().memory_analysis()
     projections = size([w for name, w in vars(wide.blocks).items() if name.endswith("_proj")])
     small = size(case.state.trainable)
     keyless = case.state.replace(key=None)
     assert small < 0.1 * projections
     assert used.argument_size_in_bytes < size(wide) + size(keyless) + size(rows) + 4096
-    assert used.temp_size_in_bytes < 0.5 * projections + 8 * small
+    assert used.temp_size_in_bytes < projections

@@ -24,6 +24,7 @@ class Machine:
         self.folder, self.case, self.batch, self.cadence = folder, case, batch, cadence
         self.evals = evals or (lambda step: 1.0 / (1 + step))
         self.said, self.asked_at, self.spoiled_at, self.bad = [], None, None, None
+        self.made, self.fails_at, self.seen = 0, None, []
         self.interrupt = loop.Interrupt(self.said.append)
         folder.mkdir(exist_ok=True)
 
@@ -40,6 +41,13 @@ class Machine:
                 filled = filled._replace(weights=np.where(filled.weights > 0, np.float32(self.bad), np.float32(0)))
             yield filled
 
+    def experience(self, state, batch):
+        """The batch itself; notes the step that it was made for, and may refuse one."""
+        self.made = int(state.step) + 1
+        if self.made == self.fails_at:
+            raise UserError("no completion of this step has a score")
+        return (batch,)
+
     def run(self):
         lines = jsonl.Jsonl(self.folder)
         store = Store(self.folder / "checkpoints", 2, (loop.MONITOR, "min"))
@@ -54,7 +62,8 @@ class Machine:
             return loop.run(
                 state=state, base=self.case.base, progress=progress, step=self.case.step, batches=self.batches,
                 place=lambda b: jax.tree.map(jnp.asarray, b),
-                experience=lambda _, b: (b,),
+                experience=self.experience, beside=lambda: self.made,
+                watch=lambda *seen: self.seen.append((seen[0], seen[1]["loss"], seen[2])),
                 evaluate=lambda _: {"eval_loss": self.evals(progress.step)},
                 sample=lambda _: [], epoch=lambda k: k / 4, store=store, writers=out, position=lines.position,
                 cadence=self.cadence, folder=self.folder, interrupt=self.interrupt,
@@ -209,3 +218,26 @@ def test_a_signal_on_the_best_evaluation_does_not_lose_it(tmp_path, sft_case, ti
     assert Store(tmp_path / "run" / "checkpoints", 2, (loop.MONITOR, "min")).best() != 3
     Machine(tmp_path / "run", sft_case(), tiny_batch, **best_at_3).run()
     assert Store(tmp_path / "run" / "checkpoints", 2, (loop.MONITOR, "min")).best() == 3
+
+
+def test_what_an_experience_left_is_seen_with_the_numbers_of_its_own_step(whole):
+    """The numbers of a step come after the next experience is made, but at a checkpoint."""
+    assert [(number, made) for number, _, made in whole[0].seen] == [(n, n) for n in range(1, 7)]
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 5])
+def test_an_experience_that_cannot_be_made_ends_the_run_with_the_state_before_it(
+    tmp_path, sft_case, tiny_batch, whole, at
+):
+    """On the first step, between checkpoints, and right behind one; the run goes on to the bit."""
+    machine = Machine(tmp_path / "run", sft_case(), tiny_batch)
+    machine.fails_at = at
+    with pytest.raises(UserError, match="no completion of this step has a score"):
+        machine.run()
+    store = Store(tmp_path / "run" / "checkpoints", 2)
+    assert store.latest() == at - 1
+    assert [row["step"] for row in machine.metrics() if "loss" in row] == [*range(1, at)]
+    again = Machine(tmp_path / "run", sft_case(), tiny_batch)
+    outcome = again.run()
+    assert again.metrics() == whole[0].metrics()
+    assert_same(outcome.state, whole[1].state)

@@ -1,0 +1,186 @@
+"""The config of a run on own samples -> its algorithm: what does not fit together is named, and runs leave a value."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from ftjax import config as configs
+from ftjax import experiment, rollouts, run
+from ftjax.checkpoint import peft
+from ftjax.errors import UserError
+from ftjax.runs import folder as folders
+from tests import bases, rl_cases
+
+
+@pytest.fixture(scope="module")
+def config_of(tiny_base, tiny_pairs):
+    """Returns a function: algorithm and changes -> the config of a small run on the prompts of pairs."""
+
+    def make(kind, **changes):
+        name = f"{bases.ROOT}/configs/smoke/ppo.py:model={tiny_base}"
+        if kind != "ppo":
+            name = f"{bases.ROOT}/configs/smoke/grpo.py:algorithm={kind},model={tiny_base}"
+        small = {
+            "data.paths": (str(tiny_pairs),), "eval.path": "", "eval.check": "", "eval.text": "", "eval.kl_prompts": 0,
+            "data.batch_size": 8, "rewards.check": "", "rewards.names": ("length",), "optimizer.learning_rate": 1e-2,
+            "log.writers": ("jsonl",),
+        }  # fmt: skip
+        flat = {key.replace("__", "."): value for key, value in changes.items()}
+        return configs.override(configs.load(name), small | flat)
+
+    return make
+
+
+WRONG = [
+    ("ppo", {"updates__minibatches": 3}, r"config.updates.minibatches 3 times config.microbatches 1 must divide"),
+    ("ppo", {"updates__minibatches": 4, "microbatches": 4}, "minibatches 4 times config.microbatches 4 must divide"),
+    (
+        "ppo",
+        {"rollout__max_new_tokens": 120},
+        r"pairs.jsonl:\d+: a prompt of \d+ tokens and config.rollout.max_new_tokens",
+    ),
+    ("ppo", {"adapter__dropout": 0.1}, "config.adapter.dropout is 0.1, but ppo compares two forward passes"),
+    ("grpo", {"rollout__samples": 1}, "config.rollout.samples is 1, but grpo compares completions of one prompt"),
+    ("ppo", {"rewards__names": ()}, "config.rewards is empty; name functions"),
+    ("ppo", {"rollout__temperature": 0.0}, "config.rollout.temperature is 0.0; it must be above 0"),
+    ("ppo", {"rollout__stop": ("\n",), "rollout__fixed_length": True}, "are not read for texts; leave out one"),
+    ("ppo", {"rollout__stop_from": 16}, "config.rollout.stop_from is 16, but a completion ends at its first stop"),
+    ("ppo", {"rewards__overlong": 8}, "config.rewards.overlong_buffer 16 is more than config.rewards.overlong 8"),
+    ("ppo", {"rewards__missing_end": "cut"}, "config.rewards.missing_end is 'cut'"),
+    ("ppo", {"rewards__names": ("lenght",)}, r"no reward 'lenght'\. Did you mean 'length'"),
+    ("ppo", {"rewards__names": ("numeric",)}, "the reward 'numeric' needs a column"),
+    ("ppo", {"rewards__models": ("nowhere",)}, "nowhere"),
+    ("ppo", {"reference__kind": "nobody"}, "config.reference.kind is 'nobody'"),
+    ("grpo", {"loss__kl_coefficient": 0.1}, "config.reference.kind is none, but config.loss.kl_coefficient is 0.1"),
+    ("ppo", {"reference__kind": "none", "loss__kl_coefficient": 0.0}, "config.algorithm ppo has a KL penalty"),
+    ("grpo", {"reference__kind": "base", "adapter__name": "none"}, "full fine-tuning changes the base"),
+    ("ppo", {"adapter__name": "none", "reference__kind": "start"}, "and an adapter"),
+    ("ppo", {"loss__kl_controller": "codes"}, "config.loss.kl_controller is 'codes'"),
+    ("ppo", {"loss__gamma": 1.5}, "config.loss.gamma is 1.5; the discount of PPO must be between 0 and 1"),
+    (
+        "ppo",
+        {"loss__text_coefficient": 1.0},
+        "config.data.text is '' and config.loss.text_coefficient 1: .* needs both",
+    ),
+    ("ppo", {"data__text": "world:reading/train?size=8"}, "needs both; set the other"),
+    ("ppo", {"value__path": "x", "value__shared": True}, "config.value.path x with config.value.shared"),
+    ("grpo", {"loss__advantage": "grop"}, r"config.loss.advantage is 'grop'\. Did you mean 'grpo'"),
+    ("grpo", {"loss__loss": "clip"}, "config.loss.loss is 'clip'"),
+    ("grpo", {"loss__normaliser": "per_row"}, "config.loss.normaliser is 'per_row'"),
+    ("online_dpo", {"loss__name": "dppo"}, r"config.loss.name is 'dppo'\. Did you mean 'dpo'"),
+    ("online_dpo", {"reference__kind": "none"}, "online DPO is held against a reference"),
+    ("raft", {"stop__kl": -1.0}, "config.stop.kl is -1.0; it must be at least 0"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "says"), WRONG, ids=[f"{kind}-{'-'.join(x)}" for kind, x, _ in WRONG])
+def test_what_does_not_fit_together_is_named_before_weights_are_read(config_of, kind, changes, says):
+    with pytest.raises(UserError, match=says):
+        experiment.build(config_of(kind, **changes))
+
+
+def test_a_stop_text_that_the_tokenizer_cannot_write_is_named(config_of, monkeypatch):
+    from ftjax.data import tokenizer
+
+    plain = tokenizer.Tokenizer.decode
+    monkeypatch.setattr(
+        tokenizer.Tokenizer, "decode", lambda self, ids, **how: plain(self, ids, **how).replace("~", "?")
+    )
+    with pytest.raises(
+        UserError, match=r"stop string '~~': this tokenizer cannot write it \(it comes back as '\?\?'\)"
+    ):
+        experiment.build(config_of("ppo", rollout__stop=("~~",)))
+
+
+def finish(config, folder):
+    """Returns the folder of a run that was trained to its end, and its experiment."""
+    built = experiment.build(config)
+    made = folders.create(
+        folder, name="run", config=built.config, command=["python"], resume=False, may_change=()
+    )  # fmt: skip
+    run.train(built, made, lambda _: None)
+    made.release()
+    return built
+
+
+@pytest.fixture(scope="module")
+def of_ppo(config_of, tmp_path_factory):
+    """The folder of a finished PPO run, its config, the keys that were asked for."""
+    folder, asked = tmp_path_factory.mktemp("ppo") / "run", set()
+    config = config_of("ppo", steps=2, eval__every=0, rewards__missing_end="penalty", log__samples=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "plain", lambda config: bases.Recorder(config.to_dict(), asked))
+        built = finish(config, folder)
+    return folder, config, asked, built
+
+
+def test_a_finished_run_leaves_its_value_and_another_run_begins_with_it(of_ppo, config_of):
+    """(20)"""
+    folder, _, _, built = of_ppo
+    facts = json.loads((folder / "value" / "adapter_config.json").read_text())
+    assert facts["task_type"] == "SEQ_CLS"
+    saved = peft.load(folder / "value", built.abstract_base, built.model_config)
+    assert np.asarray(saved.score).any(), "two steps have moved the head"
+    again = experiment.build(config_of("ppo", value__path=str(folder)))
+    rl_cases.assert_same(again.start.value, saved, rtol=0)
+    begun = rollouts.going_on(again.algorithm, again.start)
+    made = jax.eval_shape(functools.partial(begun.init, jax.random.key(0)), again.abstract_base)
+    assert jax.tree.structure(made.value) == jax.tree.structure(saved)
+    assert peft.load(folder / "adapter", built.abstract_base, built.model_config).score is None
+
+
+def test_every_default_of_a_ppo_run_is_read(of_ppo):
+    """But for those of a controller, and of what is not trained here."""
+    _, config, asked, _ = of_ppo
+    elsewhere = {"loss.kl_target", "loss.kl_gain", "loss.kl_horizon", "rewards.overlong_buffer"}
+    assert set(configs.flatten(config)) - asked == elsewhere
+
+
+def test_tables_of_completions_are_of_every_step_with_their_scores(of_ppo):
+    folder = of_ppo[0]
+    tables = sorted((folder / "samples").glob("completions*"))
+    assert len(tables) == 2
+    rows = [json.loads(line) for line in tables[0].read_text().splitlines()]
+    assert {"prompt", "completion", "score", "length"} <= rows[0].keys()
+
+
+@pytest.mark.parametrize("mean_std", [None, (0.4, 2.5)])
+def test_a_value_begins_as_a_reward_model_says_what_its_normalised_scores_are_but_for_their_mean(
+    of_ppo, config_of, tmp_path, mean_std
+):
+    """(20): a run of a reward model, made by hand: its config, an adapter of task SEQ_CLS, its normalisation."""
+    folder, _, _, built = of_ppo
+    other = tmp_path / "reward"
+    (other / "adapter").mkdir(parents=True)
+    (other / "config.json").write_text((folder / "config.json").read_text())
+    for file in (folder / "value").iterdir():
+        (other / "adapter" / file.name).write_bytes(file.read_bytes())
+    if mean_std:
+        (other / "adapter" / peft.SCORE).write_text(json.dumps(dict(zip(("mean", "std"), mean_std, strict=True))))
+    head = peft.load(folder / "value", built.abstract_base, built.model_config).score
+    begun = rollouts.value_start(
+        config_of("ppo", value__path=str(other)).to_dict(), built.abstract_base, built.model_config
+    )
+    np.testing.assert_allclose(begun.score, head / (mean_std[1] if mean_std else 1.0), rtol=1e-6)
+
+
+def test_a_run_without_a_head_is_no_value(of_ppo, config_of, tmp_path):
+    folder, _, _, built = of_ppo
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text((folder / "config.json").read_text())
+    (tmp_path / "run" / "adapter").symlink_to(folder / "adapter")
+    with pytest.raises(UserError, match="is the run of no reward model and of no PPO: it has no head"):
+        experiment.build(config_of("ppo", value__path=str(tmp_path / "run")))
+
+
+def test_a_value_or_reward_model_of_another_base_is_refused(of_ppo, config_of, tmp_path):
+    folder = of_ppo[0]
+    other = bases.write_base(tmp_path / "other", seed=1)
+    for changes in ({"value__path": str(folder)}, {"rewards__models": (str(folder),)}):
+        with pytest.raises(UserError, match="was trained on .*, this run on "):
+            experiment.build(config_of("ppo", model__path=str(other), **changes))
+    with pytest.raises(UserError, match="was trained on a base in none, this run has config.quant.format nf4"):
+        experiment.build(config_of("ppo", quant__format="nf4", quant__group=16, value__path=str(folder)))
