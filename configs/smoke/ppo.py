@@ -1,7 +1,7 @@
 """PPO from end to end in seconds: every part of a run once, on one CPU. The numbers mean nothing.
 
 python scripts/train.py --config configs/smoke/ppo.py
-python scripts/train.py --config configs/smoke/ppo.py:shared       # a value head on the policy's own trunk
+python scripts/train.py --config configs/smoke/ppo.py:shared       # one trunk for policy and value
 """
 
 from configs import defaults
