@@ -55,7 +55,7 @@ def make(config: Mapping[str, Any], folder: Folder, say: Say) -> dict[str, Any]:
             {"method": name, "run": str(path), **measure(inference.load_made(made, dtype="float32"), samples=1)}
         )
         say(_said(rows[-1]))
-    found = _by_method(rows, float(np.std(rows[0]["rewards"], ddof=1)))
+    found = by_method(rows, float(np.std(rows[0]["rewards"], ddof=1)))
     folder.json("comparison.json", {"methods": found, "runs": [_bare(row) for row in rows], "prompts": len(asked)})
     folder.text("comparison.md", markdown(found, len(asked)))
     points = [(one["method"], one["kl"], one["reward"], one["reward_interval"]) for one in found]
@@ -131,7 +131,7 @@ def _facts(each: dict[str, np.ndarray], samples: int) -> dict[str, Any]:
     }
 
 
-def _by_method(rows: Sequence[Mapping[str, Any]], spread: float) -> list[dict[str, Any]]:
+def by_method(rows: Sequence[Mapping[str, Any]], spread: float) -> list[dict[str, Any]]:
     """Returns one entry a method: means over its seeds, an interval over prompts, the gain in spreads of the start."""
     found = []
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -143,7 +143,7 @@ def _by_method(rows: Sequence[Mapping[str, Any]], spread: float) -> list[dict[st
                 "method": method,
                 "seeds": len(own),
                 "reward": mean("reward"),
-                "reward_interval": _interval(by_prompt),
+                "reward_interval": interval(by_prompt),
                 "reward_of_seeds": [row["reward"] for row in own],
                 "gain_in_std": (mean("reward") - rows[0]["reward"]) / spread if spread else math.nan,
                 "learned_reward": mean("learned_reward"),
@@ -156,7 +156,7 @@ def _by_method(rows: Sequence[Mapping[str, Any]], spread: float) -> list[dict[st
     return found
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
+def interval(values: np.ndarray) -> tuple[float, float]:
     """Returns the 95 % interval of the mean, by bootstrap."""
     rng = np.random.default_rng(0)
     means = values[rng.integers(0, len(values), (DRAWS, len(values)))].mean(axis=1)
