@@ -144,7 +144,7 @@ def _functions(
     section: Mapping[str, Any], prompts: list[prompt_data.Prompt]
 ) -> Callable[[Any], rewards.Scored] | None:  # fmt: skip
     """Returns the reward functions together; None without any."""
-    hyper = {name: value for name, value in section.items() if name not in _OF_SECTION}
+    hyper = {name: section[name] for name in section if name not in _OF_SECTION}
     terms = list(rewards.terms(section["names"], section["weights"], hyper)) if section["names"] else []
     if section["check"]:
         check = lookup.lookup("ftjax.evals", section["check"])

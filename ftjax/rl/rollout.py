@@ -86,12 +86,13 @@ class Rollout:
         Raises UserError where no row has a score.
         """
         began = time.monotonic()
-        asked = [tokens[mask > 0].tolist() for tokens, mask in zip(batch.tokens, batch.segments, strict=True)]
+        prompts, segments, numbers = (np.asarray(x) for x in (batch.tokens, batch.segments, batch.numbers))
+        asked = [tokens[mask > 0].tolist() for tokens, mask in zip(prompts, segments, strict=True)]
         tokens, logps, mask, ended = self._draw(params, asked, key)
         drawn = time.monotonic()
-        host = layout.arrange(batch.tokens, batch.segments, tokens, mask)
+        host = layout.arrange(prompts, segments, tokens, mask)
         rows = self.place(host)
-        members = [self.prompts[int(number)] for number in batch.numbers]
+        members = [self.prompts[int(number)] for number in numbers]
         samples = [
             Sample(
                 prompt=members[p].text,
