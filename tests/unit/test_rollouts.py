@@ -4,13 +4,15 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ftjax import config as configs
-from ftjax import experiment, rollouts, run
+from ftjax import experiment, rollouts, run, scoring
 from ftjax.checkpoint import peft
 from ftjax.errors import UserError
+from ftjax.rl import layout
 from ftjax.runs import folder as folders
 from tests import bases, rl_cases
 
@@ -25,7 +27,8 @@ def config_of(tiny_base, tiny_pairs):
             name = f"{bases.ROOT}/configs/smoke/grpo.py:algorithm={kind},model={tiny_base}"
         small = {
             "data.paths": (str(tiny_pairs),), "eval.path": "", "eval.check": "", "eval.text": "", "eval.kl_prompts": 0,
-            "data.batch_size": 8, "rewards.check": "", "rewards.names": ("length",), "rewards.length_cap": 12, "optimizer.learning_rate": 1e-2,
+            "data.batch_size": 8, "rewards.check": "", "rewards.names": ("length",), "rewards.length_cap": 12,
+            "optimizer.learning_rate": 1e-2,
             "log.writers": ("jsonl",),
         }  # fmt: skip
         flat = {key.replace("__", "."): value for key, value in changes.items()}
@@ -157,24 +160,66 @@ def test_tables_of_completions_are_of_every_step_with_their_scores(of_ppo):
     assert {"prompt", "completion", "score", "length"} <= rows[0].keys()
 
 
+@pytest.fixture(scope="module")
+def of_reward(of_ppo, tmp_path_factory):
+    """Returns a function: mean and standard deviation of scores, or None -> a run of a reward model, made by hand."""
+    folder = of_ppo[0]
+
+    def make(mean_std):
+        other = tmp_path_factory.mktemp("reward")
+        (other / "adapter").mkdir()
+        (other / "config.json").write_text((folder / "config.json").read_text())
+        for file in (folder / "value").iterdir():
+            (other / "adapter" / file.name).write_bytes(file.read_bytes())
+        if mean_std:
+            facts = dict(zip(("mean", "std"), mean_std, strict=True))
+            (other / "adapter" / peft.SCORE).write_text(json.dumps(facts))
+        return other
+
+    return make
+
+
 @pytest.mark.parametrize("mean_std", [None, (0.4, 2.5)])
 def test_a_value_begins_as_a_reward_model_says_what_its_normalised_scores_are_but_for_their_mean(
-    of_ppo, config_of, tmp_path, mean_std
+    of_ppo, of_reward, config_of, mean_std
 ):
-    """(20): a run of a reward model, made by hand: its config, an adapter of task SEQ_CLS, its normalisation."""
+    """(20)"""
     folder, _, _, built = of_ppo
-    other = tmp_path / "reward"
-    (other / "adapter").mkdir(parents=True)
-    (other / "config.json").write_text((folder / "config.json").read_text())
-    for file in (folder / "value").iterdir():
-        (other / "adapter" / file.name).write_bytes(file.read_bytes())
-    if mean_std:
-        (other / "adapter" / peft.SCORE).write_text(json.dumps(dict(zip(("mean", "std"), mean_std, strict=True))))
     head = peft.load(folder / "value", built.abstract_base, built.model_config).score
-    begun = rollouts.value_start(
-        config_of("ppo", value__path=str(other)).to_dict(), built.abstract_base, built.model_config
-    )
+    c = config_of("ppo", value__path=str(of_reward(mean_std))).to_dict()
+    begun = rollouts.value_start(c, built.abstract_base, built.model_config)
     np.testing.assert_allclose(begun.score, head / (mean_std[1] if mean_std else 1.0), rtol=1e-6)
+
+
+def test_a_reward_model_scores_completions_as_its_own_page_does(of_reward, config_of):
+    """(6), (21): at the last token, normalised, on the base of the run."""
+    other = of_reward((0.4, 2.5))
+    (judge,) = experiment.build(config_of("ppo", rewards__models=(str(other),))).objective.rollout.judges
+    scorer = scoring.load([other])
+    asked, valid, completions, mask = rl_cases.texts()
+    found = judge.score(scorer.base, layout.arrange(asked, valid, completions, mask))
+    texts = [
+        np.concatenate([asked[p][valid[p] > 0], completions[p, g][mask[p, g] > 0]])
+        for p in range(rl_cases.PROMPTS)
+        for g in range(rl_cases.SAMPLES)
+    ]
+    wanted = (scorer.of(scorer.models[0], texts) - 0.4) / 2.5
+    np.testing.assert_allclose(np.asarray(found).reshape(-1), wanted, atol=1e-5)
+    assert np.ptp(wanted) > 1e-3
+
+
+def test_all_updates_of_a_step_have_one_rate_and_the_value_its_multiple(config_of):
+    """(18): a linear schedule over 4 steps of 4 updates."""
+    changes = {"optimizer__schedule": "linear", "optimizer__end_ratio": 0.0, "optimizer__name": "sgd"}
+    changes |= {"optimizer__momentum": 0.0, "optimizer__clip_norm": 0.0, "value__rate_ratio": 3.0, "steps": 4}
+    built = experiment.build(config_of("ppo", **changes))
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), built.abstract_state.trainable)
+    state, seen = built.optimizer.init(params), []
+    for _ in range(6):
+        moved, state = built.optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        seen.append([-float(part.blocks.q_proj.b.ravel()[0]) for part in (moved.policy, moved.value)])
+    rates = np.array([0.01] * 4 + [0.0075] * 2)
+    np.testing.assert_allclose(seen, np.stack([rates, 3 * rates], axis=1), rtol=1e-5)
 
 
 def test_a_run_without_a_head_is_no_value(of_ppo, config_of, tmp_path):
