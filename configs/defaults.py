@@ -245,7 +245,14 @@ def _own_samples(algorithm: str) -> ml_collections.ConfigDict:
         "sync_every": 1,  # steps after which the sampler becomes the policy; 1: always
     }
     config.rewards = {
-        "names": (),  # functions of docs/rewards.md, or pkg.mod:fn
+        "names": (),  # functions of docs/rewards.md, or pkg.mod:fn; the hyper-parameters of ours are the next lines
+        "pattern": "",
+        "schema_path": "",
+        "json_credit": 0.0,
+        "length_target": 0,  # tokens; 0: none
+        "length_cap": 0,
+        "reading": "strict",  # of instructions: strict | loose
+        "credit": "share",  # of instructions: share | all
         "weights": (),  # of the sum, one a name; empty: 1 each
         "models": (),  # runs of reward models on this base
         "model_weights": (),

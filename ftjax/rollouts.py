@@ -1,4 +1,7 @@
-"""The sections rollout, rewards, updates and loss of a config -> an algorithm that learns from its own samples."""
+"""The sections rollout, rewards, updates and loss of a config -> an algorithm that learns from its own samples.
+
+Numbers in brackets are the details of docs/ppo.md.
+"""
 
 from collections.abc import Callable, Mapping
 import functools
@@ -73,6 +76,7 @@ def build(
 
 def _check(c: Mapping[str, Any], config: ModelConfig, prompts: list[prompt_data.Prompt]) -> None:
     r, u, rows = c["rollout"], c["updates"], c["data"]["batch_size"]
+    # Batches and minibatches are as large as the config says (27).
     if rows % (u["minibatches"] * c["microbatches"]):
         raise UserError(
             f"config.updates.minibatches {u['minibatches']} times config.microbatches {c['microbatches']} must divide "
@@ -85,7 +89,7 @@ def _check(c: Mapping[str, Any], config: ModelConfig, prompts: list[prompt_data.
             f"{r['max_new_tokens']} exceed the context of the model, {config.context}; lower one of "
             f"config.data.max_length and config.rollout.max_new_tokens"
         )
-    if c["adapter"]["dropout"] and c["algorithm"] != "raft":
+    if c["adapter"]["dropout"] and c["algorithm"] != "raft":  # (19)
         raise UserError(
             f"config.adapter.dropout is {c['adapter']['dropout']}, but {c['algorithm']} compares two forward passes, "
             "which dropout would make noise of; set 0"
@@ -144,7 +148,7 @@ def _functions(
     section: Mapping[str, Any], prompts: list[prompt_data.Prompt]
 ) -> Callable[[Any], rewards.Scored] | None:  # fmt: skip
     """Returns the reward functions together; None without any."""
-    hyper = {name: value for name, value in section.items() if name not in _OF_SECTION}
+    hyper = {name: section[name] for name in section if name not in _OF_SECTION}
     terms = list(rewards.terms(section["names"], section["weights"], hyper)) if section["names"] else []
     if section["check"]:
         check = lookup.lookup("ftjax.evals", section["check"])

@@ -146,6 +146,7 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
                 say(remark)
             return numbers
 
+        every = c["log"]["samples"] if x.objective.rollout else 0
         seen = watch.Watch(say, before["metrics"])
         interrupt = loop.Interrupt(report.at_once)
         with interrupt.installed():
@@ -165,7 +166,7 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
                 sample=lambda s: held_outs.shown(x.held_out.answers(model(parts, s.trainable), samples)),
                 epoch=lambda k: k / x.loader.batches_per_epoch,
                 beside=lambda: x.objective.rollout and x.objective.rollout.last,
-                watch=lambda k, numbers, drawn: seen.step(k, numbers, drawn, out, c["log"].get("samples", 0)),
+                watch=lambda k, numbers, drawn: seen.step(k, numbers, drawn, out, every),
                 store=store,
                 writers=out,
                 position=_position(out),

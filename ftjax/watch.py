@@ -6,7 +6,8 @@ from ftjax.held_out_prompts import REWARD
 from ftjax.rl.rollout import Drawn
 from ftjax.runs.writers import Several
 
-FIRST_KL = 1e-4  # of the first update after a rollout, before which nothing has moved; rounding in float32 gives 1e-12
+# Of the first update after a rollout, before which nothing has moved (26); rounding in float32 gives 1e-12.
+FIRST_KL = 1e-4
 LONGER = 2.0  # times as long as completions of the first steps
 STEPS = 5  # whose mean a later one is compared with
 SHOWN = 8  # completions of a table

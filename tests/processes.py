@@ -11,7 +11,7 @@ from tests import bases
 
 ROOT = bases.ROOT
 # Speeds, times and memory are the machine's; everything else of a line of metrics.jsonl is the run's.
-OF_THE_MACHINE = ("steps_per_second", "tokens_per_second", "eta_seconds", "memory_", "device_memory_")
+OF_THE_MACHINE = ("steps_per_second", "tokens_per_second", "eta_seconds", "memory_", "device_memory_", "time/")
 
 
 def environment():

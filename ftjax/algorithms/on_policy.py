@@ -1,4 +1,7 @@
-"""What algorithms that learn from their own samples share: an experience, and what they carry from step to step."""
+"""What algorithms that learn from their own samples share: an experience, and what they carry from step to step.
+
+Numbers in brackets are the details of docs/ppo.md.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -65,7 +68,7 @@ class Carrying(NamedTuple):
     """How that changes."""
 
     coefficient: float  # of the first step
-    controller: Controller | None  # None: the coefficient stays
+    controller: Controller | None  # None: the coefficient stays (11)
     sync_every: int  # steps after which the sampler becomes the policy; 1: it is always the policy
     normalise: bool  # scores to mean 0 and variance 1, by those of all steps so far
     reference: str  # base | start | none
@@ -101,7 +104,7 @@ _MOMENTS = ("count", "mean", "squares")
 
 
 def normalised(extra: Carried, scores: jax.Array, valid: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns scores by the running moments, these among them, and the moments as metrics for `Carried`."""
+    """Returns scores by the running moments (21), these among them, and the moments as metrics for `Carried`."""
     if extra.scores is None:
         return scores, {}
     moments = extra.scores.with_scores(scores, valid)

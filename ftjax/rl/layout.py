@@ -35,12 +35,16 @@ class Rows(NamedTuple):
 
 
 def arrange(prompts_PT: np.ndarray, valid_PT: np.ndarray, completions_PGN: np.ndarray, mask_PGN: np.ndarray) -> Rows:
-    """Returns the rows; prompts are at the right end of theirs, completions at the left end."""
+    """Returns the rows; prompts are at the right end of theirs, completions at the left end (2).
+
+    Numbers in brackets are the details of docs/ppo.md.
+    """
     rows, count, length = completions_PGN.shape
     blocks = np.concatenate([np.broadcast_to(prompts_PT[:, None, -1:], (rows, count, 1)), completions_PGN], axis=2)
     present = np.concatenate([np.ones((rows, count, 1), np.int32), mask_PGN.astype(np.int32)], axis=2)
     sizes = valid_PT.sum(axis=1)
     heads = np.cumsum(valid_PT, axis=1) - valid_PT
+    # Positions count the tokens before (3); what is padding is known from masks alone, and its tokens are 0.
     places = (sizes - 1)[:, None, None] + np.arange(length + 1)
     join: Callable[[Any, Any], Any] = lambda head, block: np.concatenate(
         [head[:, :-1], np.broadcast_to(block, blocks.shape).reshape(rows, -1)], axis=1
@@ -70,8 +74,8 @@ def logps(
 ) -> token_logps.TokenLogps:
     """Returns what the head says of every token of the completions, [P, G, N], with all logits over `temperature`.
 
-    The sampler divides by it too, so without it the ratio of the first update would not be 1 (detail 5 of
-    docs/ppo.md). Hidden states are divided in place of logits, and a bound of logits with them.
+    The sampler divides by it too, so without it the ratio of the first update would not be 1 (5). Hidden states
+    are divided in place of logits, and a bound of logits with them.
     """
     prompts, count, length = rows.completions.shape
     flat = lambda x: x.reshape(prompts, count * length, *x.shape[3:])
@@ -90,14 +94,14 @@ def logps(
 
 
 def values(params: Any, hidden_PGND: jax.Array) -> jax.Array:
-    """Returns what the head of one number says in every state, float32 [P, G, N + 1]: at n that of before token n."""
+    """Returns what the head of one number says in every state, float32 [P, G, N + 1]: at n before token n (1)."""
     return (hidden_PGND.astype("float32") @ params.score)[..., 0]
 
 
 def ends(rows: Rows) -> jax.Array:
     """Returns the place of the last token of each completion in its row, [P, G]; that of the prompt where it is empty.
 
-    Where a reward model reads its score (detail 6 of docs/ppo.md).
+    Where a reward model reads its score (6).
     """
     _, count, length = rows.completions.shape
     return rows.head + jnp.arange(count)[None] * (length + 1) + rows.mask.sum(axis=2).astype("int32")

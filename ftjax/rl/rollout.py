@@ -1,7 +1,7 @@
 """Prompts -> completions -> scores: the part of a step in which nothing is learned.
 
 The host's share of it is text: completions are decoded and given to the reward functions. What it returns are rows that
-lie on the devices, and numbers about them in TRL's names.
+lie on the devices, and numbers about them in TRL's names. Numbers in brackets are the details of docs/ppo.md.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ class Settings(NamedTuple):
     slots: int  # completions that are decoded at a time; 0: all
     stop_ids: tuple[int, ...]
     stop_strings: tuple[str, ...]
-    fixed_length: bool  # draw to the end and cut at the stop token afterwards (detail 4 of docs/ppo.md)
+    fixed_length: bool  # draw to the end and cut at the stop token afterwards (4)
     stop_from: int  # with it: stop tokens before this place do not count (16 in lm-human-preferences)
 
 
@@ -86,12 +86,13 @@ class Rollout:
         Raises UserError where no row has a score.
         """
         began = time.monotonic()
-        asked = [tokens[mask > 0].tolist() for tokens, mask in zip(batch.tokens, batch.segments, strict=True)]
+        prompts, segments, numbers = (np.asarray(x) for x in (batch.tokens, batch.segments, batch.numbers))
+        asked = [tokens[mask > 0].tolist() for tokens, mask in zip(prompts, segments, strict=True)]
         tokens, logps, mask, ended = self._draw(params, asked, key)
         drawn = time.monotonic()
-        host = layout.arrange(batch.tokens, batch.segments, tokens, mask)
+        host = layout.arrange(prompts, segments, tokens, mask)
         rows = self.place(host)
-        members = [self.prompts[int(number)] for number in batch.numbers]
+        members = [self.prompts[int(number)] for number in numbers]
         samples = [
             Sample(
                 prompt=members[p].text,
@@ -125,6 +126,7 @@ class Rollout:
     def _draw(self, params: Any, asked: list[list[int]], key: jax.Array) -> tuple[np.ndarray, ...]:
         """Returns tokens, log-probabilities and mask [P, G, N], and whether a completion has its stop token [P, G]."""
         s = self.settings
+        # One key for all processes: a row's draws are those of its number in the whole batch (22).
         out = generate.generate(
             params,
             asked,
@@ -147,7 +149,7 @@ class Rollout:
             found = map(jnp.asarray, (tokens, mask.astype(np.float32), np.asarray(s.stop_ids or (-1,), np.int32)))
             cut, has_stop = endings.truncate(*found, start=s.stop_from)
             mask, ended = np.asarray(cut).astype(np.int32), np.asarray(has_stop)
-        # One place more than the longest needs: PPO may pay a score at the place after the last token (detail 8), and
+        # One place more than the longest needs: PPO may pay a score at the place after the last token (8), and
         # whether there is one must not depend on the neighbours.
         longest = int(mask.sum(axis=1).max()) + 1
         length = min(-(-longest // ROUND) * ROUND, s.max_new_tokens)

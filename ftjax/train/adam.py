@@ -35,7 +35,8 @@ def scale_by_adam_tf(*, b1: float, b2: float, eps: float) -> optax.GradientTrans
 
     The "epsilon hat" of Kingma and Ba 2015, section 2: against corrected moments it is eps / sqrt(1 - b2^t), 32 times
     eps in the first step at b2 .999. With the eps of 1e-5 of RLHF, early updates of small gradients are much smaller
-    than in PyTorch's form: 16 times at a gradient of 1e-5, 3.8 times at 1e-4. lm-human-preferences was tuned with it.
+    than in PyTorch's form: 16 times at a gradient of 1e-5, 3.8 times at 1e-4. lm-human-preferences was tuned with it
+    (detail 17 of docs/ppo.md).
     """
     of = lambda m, v, first, second: jnp.sqrt(second) / first * m / (jnp.sqrt(v) + eps)
     return _scale(of, b1=b1, b2=b2, eps=eps)

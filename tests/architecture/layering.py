@@ -83,7 +83,7 @@ MAY_IMPORT = {
     },
     "rollouts": {
         *("errors", "lookup", "config", "mesh", "data", "losses", "adapters", "models", "sampling", "rl"),
-        *("rl.rewards", "algorithms", "train", "checkpoint", "objective", "scoring"),
+        *("rl.rewards", "algorithms", "train", "checkpoint", "inference", "objective", "scoring"),
     },
     "watch": {"rl", "held_out_prompts", "runs"},
     "people": {"errors", "lookup", "config", "tree", "data", "runs", "evals"},

@@ -17,7 +17,7 @@ ROOT = bases.ROOT
 FILES = sorted(
     str(path.relative_to(ROOT))
     for path in (ROOT / "configs").rglob("*.py")
-    if path.name not in ("defaults.py", "models.py", "losses.py", "small.py")
+    if path.name not in ("defaults.py", "models.py", "losses.py", "policy_gradients.py", "small.py")
 )
 # What a file needs to be told, and more ways to call it. {base}, {rows}, {pairs} and {run} are made by the tests.
 ARGUMENTS = {
@@ -39,6 +39,9 @@ ARGUMENTS = {
     "configs/dpo/kto.py": ("data={pairs},model={base},steps=5",),
     "configs/dpo/smollm2_persona.py": ("data={pairs},model={base}",),
     "configs/reward/jsonl.py": ("data={pairs},model={base}", "data={pairs},model={base},labels=true,steps=5"),
+    "configs/smoke/ppo.py": ("", "shared", "model={base}"),
+    "configs/smoke/grpo.py": ("", "algorithm=raft", "algorithm=online_dpo,model={base}"),
+    "configs/grpo/world_sums.py": ("", "method=rloo,debug"),
     "configs/sft/full.py": ("", "data={rows},model={base}"),
     "configs/sweeps/lora.py": ("", "data={rows},model={base}"),
     "configs/dpo/world.py": ("", "debug,loss=simpo"),

@@ -4,13 +4,15 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ftjax import config as configs
-from ftjax import experiment, rollouts, run
+from ftjax import experiment, rollouts, run, scoring
 from ftjax.checkpoint import peft
 from ftjax.errors import UserError
+from ftjax.rl import layout
 from ftjax.runs import folder as folders
 from tests import bases, rl_cases
 
@@ -25,7 +27,8 @@ def config_of(tiny_base, tiny_pairs):
             name = f"{bases.ROOT}/configs/smoke/grpo.py:algorithm={kind},model={tiny_base}"
         small = {
             "data.paths": (str(tiny_pairs),), "eval.path": "", "eval.check": "", "eval.text": "", "eval.kl_prompts": 0,
-            "data.batch_size": 8, "rewards.check": "", "rewards.names": ("length",), "optimizer.learning_rate": 1e-2,
+            "data.batch_size": 8, "rewards.check": "", "rewards.names": ("length",), "rewards.length_cap": 12,
+            "optimizer.learning_rate": 1e-2,
             "log.writers": ("jsonl",),
         }  # fmt: skip
         flat = {key.replace("__", "."): value for key, value in changes.items()}
@@ -36,10 +39,9 @@ def config_of(tiny_base, tiny_pairs):
 
 WRONG = [
     ("ppo", {"updates__minibatches": 3}, r"config.updates.minibatches 3 times config.microbatches 1 must divide"),
-    ("ppo", {"updates__minibatches": 4, "microbatches": 4}, "minibatches 4 times config.microbatches 4 must divide"),
     (
         "ppo",
-        {"rollout__max_new_tokens": 120},
+        {"rollout__max_new_tokens": 127},
         r"pairs.jsonl:\d+: a prompt of \d+ tokens and config.rollout.max_new_tokens",
     ),
     ("ppo", {"adapter__dropout": 0.1}, "config.adapter.dropout is 0.1, but ppo compares two forward passes"),
@@ -65,7 +67,6 @@ WRONG = [
         {"loss__text_coefficient": 1.0},
         "config.data.text is '' and config.loss.text_coefficient 1: .* needs both",
     ),
-    ("ppo", {"data__text": "world:reading/train?size=8"}, "needs both; set the other"),
     ("ppo", {"value__path": "x", "value__shared": True}, "config.value.path x with config.value.shared"),
     ("grpo", {"loss__advantage": "grop"}, r"config.loss.advantage is 'grop'\. Did you mean 'grpo'"),
     ("grpo", {"loss__loss": "clip"}, "config.loss.loss is 'clip'"),
@@ -80,6 +81,17 @@ WRONG = [
 def test_what_does_not_fit_together_is_named_before_weights_are_read(config_of, kind, changes, says):
     with pytest.raises(UserError, match=says):
         experiment.build(config_of(kind, **changes))
+
+
+def test_text_that_the_loss_does_not_count_is_named(config_of, tiny_rows):
+    with pytest.raises(
+        UserError, match=r"rows.jsonl' and config.loss.text_coefficient 0: .* needs both; set the other"
+    ):
+        experiment.build(config_of("ppo", data__text=str(tiny_rows)))
+    built = experiment.build(config_of("ppo", data__text=str(tiny_rows), loss__text_coefficient=0.5))
+    batch = built.loader.batch(0)
+    assert len(batch.text.tokens) == len(batch.tokens) == 8
+    assert built.algorithm.terms == 3
 
 
 def test_a_stop_text_that_the_tokenizer_cannot_write_is_named(config_of, monkeypatch):
@@ -133,9 +145,10 @@ def test_a_finished_run_leaves_its_value_and_another_run_begins_with_it(of_ppo, 
 
 
 def test_every_default_of_a_ppo_run_is_read(of_ppo):
-    """But for those of a controller, and of what is not trained here."""
+    """But for those of what this run has not: a controller, a length limit, reward models, a check, text."""
     _, config, asked, _ = of_ppo
     elsewhere = {"loss.kl_target", "loss.kl_gain", "loss.kl_horizon", "rewards.overlong_buffer"}
+    elsewhere |= {"rewards.model_weights", "rewards.check_weight", "eval.batch_size"}
     assert set(configs.flatten(config)) - asked == elsewhere
 
 
@@ -147,28 +160,70 @@ def test_tables_of_completions_are_of_every_step_with_their_scores(of_ppo):
     assert {"prompt", "completion", "score", "length"} <= rows[0].keys()
 
 
+@pytest.fixture(scope="module")
+def of_reward(of_ppo, tmp_path_factory):
+    """Returns a function: mean and standard deviation of scores, or None -> a run of a reward model, made by hand."""
+    folder = of_ppo[0]
+
+    def make(mean_std):
+        other = tmp_path_factory.mktemp("reward")
+        (other / "adapter").mkdir()
+        (other / "config.json").write_text((folder / "config.json").read_text())
+        for file in (folder / "value").iterdir():
+            (other / "adapter" / file.name).write_bytes(file.read_bytes())
+        if mean_std:
+            facts = dict(zip(("mean", "std"), mean_std, strict=True))
+            (other / "adapter" / peft.SCORE).write_text(json.dumps(facts))
+        return other
+
+    return make
+
+
 @pytest.mark.parametrize("mean_std", [None, (0.4, 2.5)])
 def test_a_value_begins_as_a_reward_model_says_what_its_normalised_scores_are_but_for_their_mean(
-    of_ppo, config_of, tmp_path, mean_std
+    of_ppo, of_reward, config_of, mean_std
 ):
-    """(20): a run of a reward model, made by hand: its config, an adapter of task SEQ_CLS, its normalisation."""
+    """(20)"""
     folder, _, _, built = of_ppo
-    other = tmp_path / "reward"
-    (other / "adapter").mkdir(parents=True)
-    (other / "config.json").write_text((folder / "config.json").read_text())
-    for file in (folder / "value").iterdir():
-        (other / "adapter" / file.name).write_bytes(file.read_bytes())
-    if mean_std:
-        (other / "adapter" / peft.SCORE).write_text(json.dumps(dict(zip(("mean", "std"), mean_std, strict=True))))
     head = peft.load(folder / "value", built.abstract_base, built.model_config).score
-    begun = rollouts.value_start(
-        config_of("ppo", value__path=str(other)).to_dict(), built.abstract_base, built.model_config
-    )
+    c = config_of("ppo", value__path=str(of_reward(mean_std))).to_dict()
+    begun = rollouts.value_start(c, built.abstract_base, built.model_config)
     np.testing.assert_allclose(begun.score, head / (mean_std[1] if mean_std else 1.0), rtol=1e-6)
 
 
+def test_a_reward_model_scores_completions_as_its_own_page_does(of_reward, config_of):
+    """(6), (21): at the last token, normalised, on the base of the run."""
+    other = of_reward((0.4, 2.5))
+    (judge,) = experiment.build(config_of("ppo", rewards__models=(str(other),))).objective.rollout.judges
+    scorer = scoring.load([other])
+    asked, valid, completions, mask = rl_cases.texts()
+    found = judge.score(scorer.base, layout.arrange(asked, valid, completions, mask))
+    texts = [
+        np.concatenate([asked[p][valid[p] > 0], completions[p, g][mask[p, g] > 0]])
+        for p in range(rl_cases.PROMPTS)
+        for g in range(rl_cases.SAMPLES)
+    ]
+    wanted = (scorer.of(scorer.models[0], texts) - 0.4) / 2.5
+    np.testing.assert_allclose(np.asarray(found).reshape(-1), wanted, atol=1e-5)
+    assert np.ptp(wanted) > 1e-3
+
+
+def test_all_updates_of_a_step_have_one_rate_and_the_value_its_multiple(config_of):
+    """(18): a linear schedule over 4 steps of 4 updates."""
+    changes = {"optimizer__schedule": "linear", "optimizer__end_ratio": 0.0, "optimizer__name": "sgd"}
+    changes |= {"optimizer__momentum": 0.0, "optimizer__clip_norm": 0.0, "value__rate_ratio": 3.0, "steps": 4}
+    built = experiment.build(config_of("ppo", **changes))
+    params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), built.abstract_state.trainable)
+    state, seen = built.optimizer.init(params), []
+    for _ in range(6):
+        moved, state = built.optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        seen.append([-float(part.blocks.q_proj.b.ravel()[0]) for part in (moved.policy, moved.value)])
+    rates = np.array([0.01] * 4 + [0.0075] * 2)
+    np.testing.assert_allclose(seen, np.stack([rates, 3 * rates], axis=1), rtol=1e-5)
+
+
 def test_a_run_without_a_head_is_no_value(of_ppo, config_of, tmp_path):
-    folder, _, _, built = of_ppo
+    folder = of_ppo[0]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text((folder / "config.json").read_text())
     (tmp_path / "run" / "adapter").symlink_to(folder / "adapter")
@@ -180,7 +235,7 @@ def test_a_value_or_reward_model_of_another_base_is_refused(of_ppo, config_of, t
     folder = of_ppo[0]
     other = bases.write_base(tmp_path / "other", seed=1)
     for changes in ({"value__path": str(folder)}, {"rewards__models": (str(folder),)}):
-        with pytest.raises(UserError, match="was trained on .*, this run on "):
+        with pytest.raises(UserError, match=r"was trained on .*, this run on "):
             experiment.build(config_of("ppo", model__path=str(other), **changes))
-    with pytest.raises(UserError, match="was trained on a base in none, this run has config.quant.format nf4"):
+    with pytest.raises(UserError, match=r"was trained on a base in none, this run has config.quant.format nf4"):
         experiment.build(config_of("ppo", quant__format="nf4", quant__group=16, value__path=str(folder)))

@@ -52,7 +52,7 @@ def test_rewards_that_fail_are_said_once_each_with_the_first_row(run):
 def test_completions_that_become_twice_as_long_are_said(run, last, warns):
     lengths = [10.0] * 5 + [14.0] * 5 + [last] * 5
     _, said, _ = run([{"completions/mean_length": value} for value in lengths])
-    assert [("2 times as long" in line, "(10 -> 25 tokens)" in line) for line in said] == [(True, True)] * warns
+    assert [("2 times as long" in line, "(10 -> 21 tokens)" in line) for line in said] == [(True, True)] * warns
 
 
 @pytest.mark.parametrize(
