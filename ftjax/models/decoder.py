@@ -135,6 +135,8 @@ def decode(
     """
     length = tokens_BT.shape[1]
     valid = jax.lax.dynamic_update_slice(kv.valid, valid_BT.astype(jnp.int32), (0, kv.start))
+    k: Any
+    v: Any
     if isinstance(kv.k, tuple):
         last_BTD, k, v = _next(params, tokens_BT, kv, config)
         tokens = kv.tokens

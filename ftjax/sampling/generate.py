@@ -100,9 +100,9 @@ def generate(
         raise UserError("ignore_stop with stop_strings: rows that never stop are not read for strings; leave out one")
     rows = len(prompts) * samples
     find = stops.finder(stop_strings, tokenizer) if stop_strings else None
-    number = lambda value, off: None if value == off else np.float32(value)
+    number: Any = lambda value, off: None if value == off else np.float32(value)
     rules = programs.Rules(
-        # Greedy decoding draws nothing, and a whole distribution is not sorted: that takes longer than the model does.
+        # None leaves a warp out of the program: greedy decoding draws nothing, a whole distribution is not searched.
         warps=warp.Warps(number(temperature, 0), number(top_p, 1), number(min_p, 0), number(repetition_penalty, 1)),
         stop_ids=np.asarray(tuple(stop_ids) or (-1,), np.int32),
         top_k=top_k,
@@ -118,4 +118,4 @@ def generate(
     done, columns = programs.advance(
         params, started, np.zeros(rows, bool), rules, config=config, steps=max_new_tokens - 1
     )
-    return Generated(*columns, done.ended_B)
+    return Generated(columns.tokens, columns.logps, columns.mask, done.ended_B)

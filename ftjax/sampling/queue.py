@@ -67,7 +67,7 @@ class _Queue:
 
     def assign(self) -> tuple[list[Sequence[int]], np.ndarray]:
         """Gives free slots to waiting rows; returns the prompts to be read and, by slot, which of them it takes."""
-        source, numbers = np.full(len(self.row_of), -1), {}
+        source, numbers = np.full(len(self.row_of), -1), dict[int, int]()
         for slot in np.flatnonzero(self.free())[: len(self.waiting)]:
             row = self.row_of[slot] = self.waiting.popleft()
             source[slot] = numbers.setdefault(row // self.samples, len(numbers))

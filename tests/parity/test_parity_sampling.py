@@ -4,6 +4,7 @@ from golden import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
+from parity import peers
 import pytest
 import scipy.stats
 import torch
@@ -11,7 +12,6 @@ import transformers
 
 from ftjax.checkpoint import hf_import
 from ftjax.sampling import generate, warp
-from parity import peers
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 VOCABULARY, ROWS, DRAWS = 300, 4, 4000

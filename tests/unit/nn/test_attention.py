@@ -83,6 +83,19 @@ def test_attention_to_a_cache_equals_attention_to_the_whole(qkv, softcap):
     np.testing.assert_allclose(step, whole[:, 99:101], atol=2e-6)
 
 
+@pytest.mark.parametrize("softcap", [0.0, 0.8])
+@pytest.mark.parametrize("window", [None, 20])
+def test_a_token_that_is_not_in_the_cache_yet_is_seen_like_one_that_is(qkv, softcap, window):
+    q, k, v = qkv
+    valid = jnp.ones((B, T), jnp.int32).at[0, :90].set(0)
+    by_head, at = lambda y_BSKH: y_BSKH.swapaxes(1, 2), slice(99, 100)
+    settings = {"window": None if window is None else jnp.int32(window), "scale": 0.3, "softcap": softcap}
+    inside = attention.attend_cached(q[:, at], by_head(k), by_head(v), valid, jnp.int32(99), **settings)
+    stale = by_head(k).at[:, :, 99:].set(7.0), by_head(v).at[:, :, 99:].set(7.0)
+    beside = attention.attend_next(q[:, at], k[:, at], v[:, at], *stale, valid, jnp.int32(99), **settings)
+    np.testing.assert_allclose(beside, inside, atol=2e-6)
+
+
 def test_without_a_cap_the_program_has_no_tanh(qkv, segments):
     def program(softcap):
         attend = lambda *a: attention.attend(*a, segments, branches=None, window=None, scale=0.3, softcap=softcap).sum()
