@@ -52,12 +52,12 @@ def sft():
 
 
 def pairs():
-    """Four completions of each of a thousand prompts, the best against the worst."""
+    """Four completions of each of two thousand prompts, the best against the worst."""
     return ml_collections.ConfigDict(
         {
             "pairs": {
                 "run": "@sft",
-                "prompts": "world:preferences/train?size=1000",
+                "prompts": "world:preferences/train?size=2000",
                 "check": RULE,
                 "samples": 4,
                 "margin": 0.5,
