@@ -46,7 +46,6 @@ ARGUMENTS = {
     "configs/sweeps/lora.py": ("", "data={rows},model={base}"),
     "configs/dpo/world.py": ("", "debug,loss=simpo"),
     "configs/sweeps/preferences.py": ("", "labels=true"),
-    "configs/grpo/world_sums.py": ("", "debug,method=gspo"),
     "configs/grpo/smollm2_gsm8k.py": ("data={sums},model={base},debug",),
     "configs/repro/lora_vs_full.py": ("", "model={base},data={rows},eval={rows},bleu"),
     "configs/repro/qlora_vs_lora.py": ("", "model={base},data={rows},eval={rows}"),
