@@ -76,6 +76,11 @@ def build(
 
 def _check(c: Mapping[str, Any], config: ModelConfig, prompts: list[prompt_data.Prompt]) -> None:
     r, u, rows = c["rollout"], c["updates"], c["data"]["batch_size"]
+    if jax.process_count() > 1:
+        raise UserError(
+            f"{c['algorithm']} in {jax.process_count()} processes: completions are drawn and scored by one; use the "
+            "devices of one host"
+        )
     # Batches and minibatches are as large as the config says (27).
     if rows % (u["minibatches"] * c["microbatches"]):
         raise UserError(

@@ -13,7 +13,8 @@ def test_a_pipeline_stopped_in_a_stage_goes_on_and_what_is_done_is_not_done_agai
     words = ("train", "--config", "configs/ppo/pipeline.py:debug", "--workdir", tmp_path / "runs")
     folder = lambda name: next(iter((tmp_path / "runs").glob(f"{name}-*")), None)
     first = start(*words)
-    assert first.until(lambda: folder("reward") is not None and (folder("reward") / "config.json").exists(), seconds=300)
+    begun = lambda: folder("reward") is not None and (folder("reward") / "config.json").exists()
+    assert first.until(begun, seconds=300)
     first.send(signal.SIGTERM)
     first.ends()
     sft = (folder("sft") / "DONE").stat().st_mtime_ns
