@@ -63,6 +63,9 @@ def start(x: Experiment, say: Callable[[str], None]) -> Parts:
         rollouts.going_on(x.algorithm, given), base, x.optimizer, jax.random.key(c["seed"])
     )  # fmt: skip
     state = jax.jit(make, out_shardings=x.state_shardings)(base, x.start)
+    if x.state_shardings is None:
+        # What a step returns is bound to its device; a program for arrays that are not would be compiled once more.
+        state = jax.device_put(state, jax.local_devices()[0])
     if c["adapter"]["name"] == "none":
         base = jax.tree.map(lambda _: None, base)
     given = {"microbatches": c["microbatches"]}

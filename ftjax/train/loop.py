@@ -153,7 +153,7 @@ def run(
     began = time.monotonic() - progress.seconds
     stream = batches(progress.step)
     pending: tuple[int, Any, Mapping[str, jax.Array], Any] | None = None
-    applied: Any = jnp.float32(1)
+    applied: Any = jnp.ones_like(state.step, jnp.float32)  # on the devices of the state, as that of a step is
     boundaries = (cadence.evaluate, cadence.checkpoint)
     saved = store.latest()
 
