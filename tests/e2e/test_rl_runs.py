@@ -96,15 +96,15 @@ def test_a_run_killed_between_rollout_and_update_and_after_a_checkpoint_is_to_th
     calls = lambda: len(mark.read_text()) if mark.exists() else 0
     waiting = needs | {"MARK": str(mark), "WAIT": "0.4"}
     process = start("train", *words, **waiting)
-    assert process.until(lambda: calls() == 2)  # before the first checkpoint, in the second step
+    assert process.until(lambda: calls() == 2, 300)  # before the first checkpoint, in the second step
     process.kill()
     assert not list((run / "checkpoints").glob("[0-9]"))
     process = start(*resume(run), **waiting)
-    assert process.until(lambda: calls() == 2 + 5)  # in the fifth step: that of 3 is saved
+    assert process.until(lambda: calls() == 2 + 5, 300)  # in the fifth step: that of 3 is saved
     process.kill()
     assert [path.name for path in (run / "checkpoints").glob("[0-9]")] == ["3"]
     process = start(*resume(run), **needs)
-    assert process.until(lambda: (run / "checkpoints" / "6").exists())
+    assert process.until(lambda: (run / "checkpoints" / "6").exists(), 300)
     process.kill()
     process = start(*resume(run), **needs)
     assert process.ends() == 0, process.said()
@@ -116,7 +116,7 @@ def test_ctrl_c_saves_after_the_step_and_the_run_goes_on_to_the_bit(start, of_pr
     run = tmp_path / "run"
     words, needs = of_prompts(name, run)
     process = start("train", *words, **needs)
-    assert process.until(lambda: processes.lines(run) > 1)
+    assert process.until(lambda: processes.lines(run) > 1, 300)
     process.send(signal.SIGINT)
     assert process.ends() == 0, process.said()
     assert "SIGINT: saving after this step; once more ends at once" in process.said()[1]
