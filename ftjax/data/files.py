@@ -5,10 +5,26 @@ import difflib
 import gzip
 import hashlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 import zlib
 
 from ftjax import errors
+
+
+class BadRow(errors.UserError):
+    """A row that cannot be read though its file can; `rule` is the rule of `checks/` that it breaks."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+def strictly(attempts: Iterator[tuple[str, dict[str, Any] | BadRow]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields places and rows, and raises the first row that cannot be read."""
+    for where, row in attempts:
+        if isinstance(row, BadRow):
+            raise row
+        yield where, row
 
 
 def close_to(name: str, known: list[str]) -> str:
@@ -43,23 +59,36 @@ def _decode(raw: bytes, path: Path, line: int, offset: int) -> str:
     except UnicodeDecodeError as bad:
         byte = offset + bad.start
         kind = " (it looks like UTF-16)" if line == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        raise errors.UserError(
+        raise BadRow(
+            "not_utf8",
             f"{path}:{line + raw[: bad.start].count(10)}: not UTF-8 at byte {byte} of the file "
-            f"(0x{raw[bad.start]:02x}){kind}; save the file as UTF-8"
+            f"(0x{raw[bad.start]:02x}){kind}; save the file as UTF-8",
         ) from None
 
 
 def lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, text) of the lines of a UTF-8 file, gzip or plain, that are not blank."""
+    for number, line in attempted_lines(path):
+        if isinstance(line, BadRow):
+            raise line
+        yield number, line
+
+
+def attempted_lines(path: str | Path) -> Iterator[tuple[int, str | BadRow]]:
+    """Yields what `lines` yields, and in the place of a line that is not UTF-8 what is wrong with it."""
     path = regular(path)
     offset, found = 0, False
     try:
         with _open(path) as stream:
             for number, raw in enumerate(stream, start=1):
                 start = 3 if number == 1 and raw.startswith(b"\xef\xbb\xbf") else 0
-                line = _decode(raw[start:], path, number, offset + start)
+                line: str | BadRow
+                try:
+                    line = _decode(raw[start:], path, number, offset + start)
+                except BadRow as bad_row:
+                    line = bad_row
                 offset += len(raw)
-                if line.strip():
+                if isinstance(line, BadRow) or line.strip():
                     found = True
                     yield number, line
     except (gzip.BadGzipFile, EOFError, zlib.error) as bad:
