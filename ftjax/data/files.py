@@ -1,9 +1,10 @@
 """Opening what the user named: did-you-mean for a missing file, gzip, UTF-8 with the line and byte of a bad one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import difflib
 import gzip
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 import zlib
@@ -135,3 +136,21 @@ def digest(path: str | Path) -> str:
                 while block := stream.read(1 << 20):
                     total.update(block)
     return total.hexdigest()
+
+
+def write_new(path: str | Path, pieces: Iterable[str]) -> None:
+    """Writes a text file whole or not at all; a UserError says where there is one already."""
+    path = Path(path)
+    if path.exists():
+        raise errors.UserError(f"{path}: is there already, and nothing of yours is written over; move it or name another")
+    if not path.parent.is_dir():
+        raise errors.UserError(f"{path}: there is no folder {str(path.parent)!r}; make it first")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(pieces)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.rename(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -177,6 +177,15 @@ def _transcripts(texts: Sequence[str], names: Sequence[str], where: str) -> list
     return [chats[0][:-1], *(chat[-1:] for chat in chats)]
 
 
+def transcript_turns(text: str) -> list[dict[str, str]]:
+    """Returns role and content of each turn of an HH transcript, unchecked."""
+    _, *parts = _SPEAKER.split(text)
+    return [
+        {"role": records.SHAREGPT[speaker.lower()], "content": said.strip()}
+        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
 def _transcript(text: str, at: str) -> Turns:
     before, *parts = _SPEAKER.split(text)
     if before.strip() or not parts:
