@@ -12,7 +12,7 @@ import numpy as np
 
 from ftjax import errors
 from ftjax.data import checks, report, rows, tokenizer, tokens_of_rows
-from ftjax.data.checks import _diversity, edge_cases_missing, fewer_than_50, length_bias
+from ftjax.data.checks import _diversity, _text, edge_cases_missing, fewer_than_50, length_bias
 
 SEVERITIES = ("error", "warning", "note")
 _SHOWN = 5  # findings of a rule in the text, unless all are asked for
@@ -189,12 +189,12 @@ def _verdict(summary: dict[str, Any]) -> str:
     bad = summary["errors"]
     if bad:
         worst = ", ".join(name for name in summary["rules"] if name in _named("error"))
-        return f"Not ready: {bad:,} errors ({worst}); training stops at them, or they spoil the result."
+        return f"Not ready: {_text.plural(bad, 'error')} ({worst}); training stops at them, or they spoil the result."
     if summary["readable"] < fewer_than_50.LEAST:
         return "Too small: collect at least 50 to 100 good examples before you train."
     if summary["warnings"]:
         most = ", ".join([name for name in summary["rules"] if name in _named("warning")][:3])
-        return f"Can be trained on; look at {summary['warnings']:,} warnings first ({most})."
+        return f"Can be trained on; look at {_text.plural(summary['warnings'], 'warning')} first ({most})."
     size = "; 500 to 5,000 rows are the range to aim at" if summary["readable"] < 500 else ""
     return f"Ready: nothing but notes{size}."
 
@@ -204,7 +204,7 @@ def _named(severity: str) -> set[str]:
 
 
 def _told(summary: dict[str, Any]) -> list[str]:
-    counts = ", ".join(f"{summary[f'{name}s']:,} {name}s" for name in SEVERITIES)
+    counts = ", ".join(_text.plural(summary[f"{name}s"], name) for name in SEVERITIES)
     lines = [f"rows       {summary['readable']:,} can be trained on ({summary['kind']})", f"findings   {counts}"]
     for name in ("characters", "tokens"):
         if name in summary:

@@ -27,4 +27,4 @@ def of(texts: Iterable[str]) -> Iterator[str | None]:
 def _identifier() -> Any:
     from py3langid import langid
 
-    return langid.LanguageIdentifier.from_pickled_model(langid.MODEL_FILE, norm_probs=True)
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)

@@ -31,7 +31,7 @@ def check(data: rows.DataFile) -> Iterator[rows.Found]:
             what = (
                 "within a code fence" if end.count("```") % 2
                 else "in the middle of a sentence" if _OPEN.search(end)
-                else "without punctuation, unlike most" if strict and end[-1].isalnum()
+                else "without punctuation, unlike most" if strict and end[-1].isalpha()
                 else ""
             )  # fmt: skip
             if what:

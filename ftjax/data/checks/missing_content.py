@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ftjax.data import records, rows
-from ftjax.data.checks import _chats
+from ftjax.data.checks import _chats, missing_messages_list
 
 SEVERITY = "error"
 WHY = "An empty answer teaches the model to say nothing; training refuses the row."
@@ -13,6 +13,8 @@ FIX = "Fill the answer, or remove the row."
 
 def check(data: rows.DataFile) -> Iterator[rows.Found]:
     """Yields messages without content and answers without text; an empty message of the user is another rule's."""
+    if missing_messages_list.columns_of_all(data) is not None:
+        return
     for row in data.rows:
         if not isinstance(row.value, dict):
             continue

@@ -17,7 +17,7 @@ _WORD = (
 _PLACEHOLDER = re.compile(
     r"\{\{\s*[A-Za-z_][\w.\s]*\}\}|"  # {{name}}
     rf"\{{{_WORD}\}}|\[{_WORD}\]|<{_WORD}>|"  # {name} [Your Name] <company>
-    r"\[(?:insert|your|enter|fill in)\b[^\]\n]{0,60}\]|<(?:insert|your|enter)\b[^>\n]{0,60}>|"
+    r"\[(?:insert|your|enter|fill in)\b[^\].,!?\n]{0,30}\]|<(?:insert|your|enter)\b[^>.,!?\n]{0,30}>|"
     r"lorem ipsum dolor|\b(?:TODO|FIXME|TBD)\b(?=\s*[:.!]|\s*$)",
     re.IGNORECASE,
 )
