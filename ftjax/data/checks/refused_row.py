@@ -27,7 +27,9 @@ def check(data: rows.DataFile) -> Iterator[rows.Found]:
     """Yields refused rows of which no other rule has an error, with the words of training itself."""
     if missing_messages_list.columns_of_all(data) is not None:
         return
-    named = {found.line for rule in NAMED for found in rule.check(data)}
-    for row in data.rows:
-        if row.refusal is not None and not isinstance(row.refusal, files.BadRow) and row.line not in named:
+    refused = [row for row in data.rows if row.refusal is not None and not isinstance(row.refusal, files.BadRow)]
+    part = rows.DataFile(data.path, refused, data.of_preferences)
+    named = {found.line for rule in NAMED for found in rule.check(part)} if refused else set()
+    for row in refused:
+        if row.line not in named:
             yield rows.Found(row.line, _unread.reason(data, row))
