@@ -133,11 +133,17 @@ def run(data: rows.DataFile, *, progress: Callable[[str], None]) -> CheckReport:
             continue
         progress(rule.name)
         findings += [
-            Finding(rule.name, rule.severity, line, message, rule.fix) for line, message in rule.module.check(data)
+            Finding(rule.name, rule.severity, line, _printable(message), rule.fix)
+            for line, message in rule.module.check(data)
         ]
     findings.sort(key=lambda one: (SEVERITIES.index(one.severity), one.line or 0, one.rule))
     progress("summary")
     return CheckReport(data.path, len(data.rows), findings, _summary(data, findings, skipped))
+
+
+def _printable(message: str) -> str:
+    """Returns a message in which nothing of the data can move the cursor, or be no UTF-8."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
 
 
 def _summary(data: rows.DataFile, findings: Sequence[Finding], skipped: dict[str, str]) -> dict[str, Any]:

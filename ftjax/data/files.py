@@ -4,12 +4,17 @@ from collections.abc import Iterable, Iterator
 import difflib
 import gzip
 import hashlib
+import json
 import os
 from pathlib import Path
+import re
 from typing import Any, BinaryIO, cast
 import zlib
 
 from ftjax import errors
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: JSON can hold it escaped, UTF-8 cannot
 
 
 class BadRow(errors.UserError):
@@ -154,3 +159,13 @@ def write_new(path: str | Path, pieces: Iterable[str]) -> None:
         beside.rename(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_rows(path: str | Path, values: Iterable[Any]) -> None:
+    """Writes rows as JSON Lines, whole or not at all; a file that is there is refused."""
+    write_new(path, (f"{_dumped(value)}\n" for value in values))
+
+
+def _dumped(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)  # default: dates and numbers of Parquet
+    return text if _SURROGATE.search(text) is None else json.dumps(value, default=str)

@@ -1,8 +1,6 @@
 """A mended copy of a data file, with what the rules of `checks/` are certain of and nothing else."""
 
 from collections import Counter
-from collections.abc import Iterator
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,13 +62,3 @@ def repaired(path: str, *, columns: dict[str, str] | None) -> Repaired:
             kept = [n for n, line in enumerate(lines) if line not in gone]
             values, lines = [values[n] for n in kept], [lines[n] for n in kept]
     return Repaired(values, {name: count for name, count in changes.items() if count}, unread)
-
-
-def write(place: Path, values: list[Any]) -> None:
-    """Writes rows as JSON Lines; a file that is there is refused."""
-    files.write_new(place, _lines(values))
-
-
-def _lines(values: list[Any]) -> Iterator[str]:
-    for value in values:
-        yield json.dumps(value, ensure_ascii=False, default=str) + "\n"

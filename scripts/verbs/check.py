@@ -23,7 +23,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what is wrong with a file; exits with 0 (no error), 1 (errors; with --strict warnings too) or 2 (unread)."""
-    from ftjax.data import check, repair, rows
+    from ftjax.data import check, files, repair, rows
     from scripts.verbs import _progress
 
     columns = rows.parse_columns(arguments.columns) if arguments.columns else None
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if place is not None:
         mended = repair.repaired(arguments.file, columns=columns)
         if mended.changes:
-            repair.write(place, mended.values)
+            files.write_rows(place, mended.values)
     if arguments.json:
         print(json.dumps(report.as_dict(), ensure_ascii=False))
     else:
