@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from types import ModuleType
@@ -12,7 +13,7 @@ import numpy as np
 
 from ftjax import errors
 from ftjax.data import checks, report, rows, tokenizer, tokens_of_rows
-from ftjax.data.checks import _diversity, _text, edge_cases_missing, fewer_than_50, length_bias
+from ftjax.data.checks import _diversity, _hidden, _text, edge_cases_missing, fewer_than_50, length_bias
 
 SEVERITIES = ("error", "warning", "note")
 _SHOWN = 5  # findings of a rule in the text, unless all are asked for
@@ -88,14 +89,15 @@ class CheckReport:
         return "\n".join([*lines, *_told(self.summary)])
 
 
-def rules() -> list[Rule]:
+@functools.cache
+def rules() -> tuple[Rule, ...]:
     """Returns every rule, by walking `checks/`."""
     names = sorted(entry.name for entry in pkgutil.iter_modules(checks.__path__) if not entry.name.startswith("_"))
     modules = [importlib.import_module(f"{checks.__name__}.{name}") for name in names]
-    return [
+    return tuple(
         Rule(name, module.SEVERITY, module.WHY, module.FIX, getattr(module, "NEEDS", ()), module)
         for name, module in zip(names, modules, strict=True)
-    ]
+    )
 
 
 def load(
@@ -133,17 +135,12 @@ def run(data: rows.DataFile, *, progress: Callable[[str], None]) -> CheckReport:
             continue
         progress(rule.name)
         findings += [
-            Finding(rule.name, rule.severity, line, _printable(message), rule.fix)
+            Finding(rule.name, rule.severity, line, _hidden.printable(_hidden.hidden(message)), rule.fix)
             for line, message in rule.module.check(data)
         ]
     findings.sort(key=lambda one: (SEVERITIES.index(one.severity), one.line or 0, one.rule))
     progress("summary")
     return CheckReport(data.path, len(data.rows), findings, _summary(data, findings, skipped))
-
-
-def _printable(message: str) -> str:
-    """Returns a message in which nothing of the data can move the cursor, or be no UTF-8."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
 
 
 def _summary(data: rows.DataFile, findings: Sequence[Finding], skipped: dict[str, str]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import zlib
 
 from ftjax import errors
 
-
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: JSON can hold it escaped, UTF-8 cannot
 
 
@@ -147,7 +146,9 @@ def write_new(path: str | Path, pieces: Iterable[str]) -> None:
     """Writes a text file whole or not at all; a UserError says where there is one already."""
     path = Path(path)
     if path.exists():
-        raise errors.UserError(f"{path}: is there already, and nothing of yours is written over; move it or name another")
+        raise errors.UserError(
+            f"{path}: is there already, and nothing of yours is written over; move it or name another"
+        )
     if not path.parent.is_dir():
         raise errors.UserError(f"{path}: there is no folder {str(path.parent)!r}; make it first")
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -32,9 +32,9 @@ class Row:
 class Sample:
     """The texts of a row that training takes.
 
-    `asked` is the last thing that is said before the last answer, `context` all that comes before it, `opening` all that
-    comes before the first one, and `answers` what the model is to write: of preferences, the completions that no other
-    one beats.
+    `asked` is the last thing that is said before the last answer, `context` all that comes before it, `opening` all
+    that comes before the first one, and `answers` what the model is to write: of preferences, the completions that no
+    other one beats.
     """
 
     line: int

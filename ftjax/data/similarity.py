@@ -1,4 +1,4 @@
-"""Which texts are nearly equal: MinHash of word triples, buckets of equal bands, and the exact Jaccard index of those."""
+"""Which texts are nearly equal: MinHash of word triples, buckets of equal bands, the exact Jaccard index of those."""
 
 from collections.abc import Iterable, Sequence
 import hashlib
@@ -17,9 +17,9 @@ _WORD = re.compile(r"\w+")
 
 
 class Near(NamedTuple):
-    """Text `index` has so many triples in common with the earlier text `like`."""
+    """Text `row` has so many triples in common with the earlier text `like`."""
 
-    index: int
+    row: int
     like: int
     jaccard: float
 
@@ -58,7 +58,9 @@ def exact(first: str, second: str) -> float:
 def triples(text: str) -> list[str]:
     """Returns the runs of three words of a text, in lower case; a shorter text is one run."""
     found = _WORD.findall(text.lower())
-    return [" ".join(found[n : n + SHINGLE]) for n in range(len(found) - SHINGLE + 1)] or ([" ".join(found)] * bool(found))
+    return [" ".join(found[n : n + SHINGLE]) for n in range(len(found) - SHINGLE + 1)] or (
+        [" ".join(found)] * bool(found)
+    )
 
 
 def normal(text: str) -> str:

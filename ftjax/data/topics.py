@@ -1,4 +1,4 @@
-"""What the rows of a file are about: TF-IDF of their words, in clusters and on a map. Seeded, so the same every time."""
+"""What the rows of a file are about: TF-IDF of their words, in clusters and on a map; the same every time."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ _WORDS = 5  # that name a cluster
 
 
 class Topics(NamedTuple):
-    """Of the texts `looked_at`: the cluster of each, its place on the map, and its distance to the nearest other one."""
+    """Of the texts `looked_at`: the cluster of each, its place on the map, and its distance to the nearest one."""
 
     looked_at: np.ndarray  # int [n]: indices of the texts
     cluster: np.ndarray  # int [n]
@@ -47,7 +47,9 @@ def find(texts: Sequence[str]) -> Topics | None:
     dense = decomposition.TruncatedSVD(width, random_state=0).fit_transform(sparse)
     dense /= np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-9)
     count = int(np.clip(np.sqrt(len(looked_at) / 2), 2, 30))
-    made = cluster.MiniBatchKMeans(min(count, len(np.unique(dense.round(4), axis=0))), random_state=0, n_init=3).fit(dense)
+    made = cluster.MiniBatchKMeans(min(count, len(np.unique(dense.round(4), axis=0))), random_state=0, n_init=3).fit(
+        dense
+    )
     sizes = np.bincount(made.labels_)
     order = [int(n) for n in np.argsort(-sizes, kind="stable") if sizes[n]]
     rank = np.empty(len(sizes), int)

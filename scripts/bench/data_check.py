@@ -90,7 +90,9 @@ def main(argv):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     for name, spent in sorted(seconds.items(), key=lambda entry: -entry[1])[:12]:
         print(f"{spent:7.1f} s  {name}")
-    print(f"{len(data.rows):,} rows in {total:.1f} s ({used:.1f} CPU-s), {len(data.rows) / total:,.0f} rows/s, {peak:.2f} GiB")
+    print(
+        f"{len(data.rows):,} rows in {total:.1f} s ({used:.1f} CPU-s), {len(data.rows) / total:,.0f}/s, {peak:.2f} GiB"
+    )
     result = {"rows": len(data.rows), "rules": arguments.rules, "seconds": total, "cpu_seconds": used, "peak_gib": peak}
     cli.append(arguments.out, result)
     return 0

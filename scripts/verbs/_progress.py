@@ -24,8 +24,8 @@ class Told:
 @contextlib.contextmanager
 def bar(*, quiet: bool) -> Iterator[Told]:
     """Returns a context with a bar, which is gone afterwards."""
-    import rich.console
     from rich import progress
+    import rich.console
 
     from ftjax.data import check
 

@@ -22,7 +22,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints what is wrong with a file; exits with 0 (no error), 1 (errors; with --strict warnings too) or 2 (unread)."""
+    """Prints what is wrong with a file; exits with 0 (no error), 1 (errors; --strict: warnings too) or 2 (unread)."""
     from ftjax.data import check, files, repair, rows
     from scripts.verbs import _progress
 

@@ -26,8 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     import rich.console
 
-    from ftjax.data import candidates, encode, preferences, tokenizer
-    from ftjax.data import preview
+    from ftjax.data import candidates, encode, preferences, preview, tokenizer
 
     if arguments.html is not None and (arguments.html.suffix != ".html" or not arguments.html.parent.is_dir()):
         raise errors.UserError(f"--html {arguments.html}: name a file that ends in .html in a folder that exists")

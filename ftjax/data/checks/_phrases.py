@@ -4,8 +4,8 @@ import re
 
 REFUSAL = re.compile(
     r"\b(?:I(?:'|’)?m (?:sorry|afraid),? (?:but )?I (?:can(?:no|')t|can(?:’)t|am unable|am not able|won't)|"
-    r"I (?:can(?:no|')t|can’t|am unable to|am not able to|won't be able to) (?:help|assist|provide|fulfill|comply|answer|do that|"
-    r"discuss|engage|support)|I must decline|I (?:won't|will not) (?:help|assist|provide)|"
+    r"I (?:can(?:no|')t|can’t|am unable to|am not able to|won't be able to) (?:help|assist|provide|fulfill|comply|"
+    r"answer|do that|discuss|engage|support)|I must decline|I (?:won't|will not) (?:help|assist|provide)|"
     r"as an AI(?: language model)?,? I (?:can(?:no|')t|can’t|am unable|don't have))",
     re.IGNORECASE,
 )

@@ -11,7 +11,9 @@ WHY = "The model learns to stop in the middle; the limit of another generation i
 FIX = "Complete the answer, or remove the row."
 _LEAST, _SHARE = 10, 0.8  # rows, and the share that ends whole, before an end without punctuation says something
 _LONG = 100  # characters: short answers need no sentence
-_OPEN = re.compile(r"(?:,|;|\b(?:and|or|the|a|an|of|to|in|with|for|is|are|that|which|because|but|by|from))$", re.IGNORECASE)
+_OPEN = re.compile(
+    r"(?:,|;|\b(?:and|or|the|a|an|of|to|in|with|for|is|are|that|which|because|but|by|from))$", re.IGNORECASE
+)
 _ENDS = tuple(".!?…:)]}\"'”’»`*|>。！？")
 
 

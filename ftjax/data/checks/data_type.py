@@ -7,7 +7,7 @@ from ftjax.data.checks import _chats, _unread
 
 SEVERITY = "error"
 WHY = "A row that is no object has no columns, so there is nothing to train on."
-FIX = "Write each row as an object, such as {\"messages\": [{\"role\": ..., \"content\": ...}]}."
+FIX = 'Write each row as an object, such as {"messages": [{"role": ..., "content": ...}]}.'
 
 
 def check(data: rows.DataFile) -> Iterator[rows.Found]:

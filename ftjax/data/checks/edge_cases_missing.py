@@ -59,7 +59,7 @@ def _malformed(asked: str) -> bool:
 
 
 def _typos(samples: list[rows.Sample]) -> int:
-    """Returns the rows with a rare word that is a frequent one but for a letter lost, doubled or swapped inside of it."""
+    """Returns the rows with a rare word that is a frequent one but for an inner letter lost, doubled or swapped."""
     words = [_text.words(sample.asked[:2000]) for sample in samples]
     counted = Counter(word for own in words for word in own)
     wrong = {form for word, count in counted.items() if count >= 5 and len(word) >= 6 for form in _misspelt(word)}

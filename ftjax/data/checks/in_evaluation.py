@@ -29,9 +29,9 @@ def matched(data: rows.DataFile) -> dict[int, tuple[str, str]]:
                 found.setdefault(n, (f"{other.path}:{line}", "has the prompt of"))
         both = [*other.texts, *data.texts]
         for one in similarity.near(both):
-            if one.index >= len(other.texts) > one.like:
+            if one.row >= len(other.texts) > one.like:
                 place = f"{other.path}:{other.readable[one.like].line}"
-                found.setdefault(one.index - len(other.texts), (place, f"is nearly (Jaccard {one.jaccard:.2f})"))
+                found.setdefault(one.row - len(other.texts), (place, f"is nearly (Jaccard {one.jaccard:.2f})"))
     return dict(sorted(found.items()))
 
 

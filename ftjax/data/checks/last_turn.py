@@ -15,6 +15,8 @@ def check(data: rows.DataFile) -> Iterator[rows.Found]:
     for row in data.rows:
         for chat in _chats.of(row.value):
             said = [turn.role for turn in _chats.numbered(row.line, chat)]
-            prompt = chat.column in ("prompt", "input.messages") or (data.of_preferences and chat.column in _chats.LISTS)
+            prompt = chat.column in ("prompt", "input.messages") or (
+                data.of_preferences and chat.column in _chats.LISTS
+            )
             if not prompt and "assistant" in said and said[-1] != "assistant":
                 yield rows.Found(row.line, f"{chat.column!r} ends with a message of the {said[-1]}")

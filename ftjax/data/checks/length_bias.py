@@ -22,7 +22,8 @@ def check(data: rows.DataFile) -> Iterator[rows.Found]:
             share = longer / total if which == "longer" else 1 - longer / total
             ends = (low, high) if which == "longer" else (1 - high, 1 - low)
             yield rows.Found(
-                None, f"the {which} completion wins {share:.1%} of {total:,} pairs (95 %: {ends[0]:.1%} to {ends[1]:.1%})"
+                None,
+                f"the {which} completion wins {share:.1%} of {total:,} pairs (95 %: {ends[0]:.1%} to {ends[1]:.1%})",
             )
 
 

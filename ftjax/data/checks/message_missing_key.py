@@ -22,4 +22,6 @@ def check(data: rows.DataFile) -> Iterator[rows.Found]:
         lacking += [content] if content not in turn.value and not calls else []
         for key in lacking:
             hint = files.close_to(key, [name for name in turn.value if isinstance(name, str)])
-            yield rows.Found(turn.line, f"{turn.at} has no {key!r}{hint}; keys found: {', '.join(turn.value) or 'none'}")
+            yield rows.Found(
+                turn.line, f"{turn.at} has no {key!r}{hint}; keys found: {', '.join(turn.value) or 'none'}"
+            )

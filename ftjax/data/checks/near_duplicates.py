@@ -14,6 +14,6 @@ def check(data: rows.DataFile) -> Iterator[rows.Found]:
     """Yields rows that share four in five word triples with an earlier one; equal ones are another rule's."""
     equal = {n for n, _ in duplicate_rows.repeated(data)}
     for one in data.near:
-        if one.index not in equal:
+        if one.row not in equal:
             like = data.readable[one.like].line
-            yield rows.Found(data.readable[one.index].line, f"nearly line {like} (Jaccard {one.jaccard:.2f})")
+            yield rows.Found(data.readable[one.row].line, f"nearly line {like} (Jaccard {one.jaccard:.2f})")

@@ -20,8 +20,12 @@ def check(data: rows.DataFile) -> Iterator[rows.Found]:
         first, second = (_said(row.line, chat)[:-1] for chat in sides)
         if first == second or (row.record is not None and data.of_preferences):
             continue  # answers of several turns may part earlier, which training reads right
-        at = next((n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
-        shown = [f"{one[at][0]} {_text.shown(str(one[at][1]))}" if at < len(one) else "nothing" for one in (first, second)]
+        at = next(
+            (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+        )
+        shown = [
+            f"{one[at][0]} {_text.shown(str(one[at][1]))}" if at < len(one) else "nothing" for one in (first, second)
+        ]
         yield rows.Found(row.line, f"the prompts differ at message {at + 1}: {shown[0]} against {shown[1]}")
 
 

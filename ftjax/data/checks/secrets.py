@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 import functools
 import re
-from typing import Any
 
 from ftjax.data import rows
 from ftjax.data.checks import _personal
@@ -14,7 +13,13 @@ FIX = "Revoke the key, and replace it in the file."
 # Of detect-secrets, those that know the form of a key. Its measures of entropy and its words ("password = ...") are
 # for source code: on prose they find tables and examples.
 _PLUGINS = (
-    *("ArtifactoryDetector", "AWSKeyDetector", "AzureStorageKeyDetector", "BasicAuthDetector", "DiscordBotTokenDetector"),
+    *(
+        "ArtifactoryDetector",
+        "AWSKeyDetector",
+        "AzureStorageKeyDetector",
+        "BasicAuthDetector",
+        "DiscordBotTokenDetector",
+    ),
     *("GitHubTokenDetector", "GitLabTokenDetector", "JwtTokenDetector", "MailchimpDetector", "NpmDetector"),
     *("OpenAIDetector", "PrivateKeyDetector", "PypiTokenDetector", "SendGridDetector", "SlackDetector"),
     *("SquareOAuthDetector", "StripeDetector", "TelegramBotTokenDetector", "TwilioKeyDetector"),
@@ -34,13 +39,13 @@ def find(text: str) -> Iterator[str]:
         return
     for line in text.splitlines():
         if _MAYBE.search(line):
-            for plugin in _detectors():
-                yield from (hit for hit in plugin.analyze_string(line) if hit)
+            for form in _forms():
+                yield from (match[0] for match in form.finditer(line))
 
 
 @functools.cache
-def _detectors() -> list[Any]:
+def _forms() -> list[re.Pattern[str]]:
     from detect_secrets.core.plugins import util
 
     known = util.get_mapping_from_secret_type_to_class().values()
-    return [kind() for kind in known if kind.__name__ in _PLUGINS]
+    return [form for kind in known if kind.__name__ in _PLUGINS for form in kind().denylist]

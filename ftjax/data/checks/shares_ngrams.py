@@ -14,7 +14,7 @@ _BOILERPLATE = 0.05  # a run in more than this share of the evaluation's rows is
 
 
 def check(data: rows.DataFile) -> Iterator[rows.Found]:
-    """Yields rows that share a run, with the share of their runs; those that are in the file whole are another rule's."""
+    """Yields rows that share a run, with the share of their runs; rows that are there whole are another rule's."""
     whole = in_evaluation.matched(data)
     for other in data.against:
         counted = Counter(run for text in other.texts for run in set(similarity.ngrams(text)))

@@ -22,6 +22,4 @@ def check(data: rows.DataFile) -> Iterator[rows.Found]:
         ids = {call["id"] for call in one.calls if "id" in call}
         for answer in one.answers if ids else ():
             if answer.tool_call_id is not None and answer.tool_call_id not in ids:
-                yield rows.Found(
-                    one.line, f"tool_call_id {answer.tool_call_id!r} is no call of message {one.number}"
-                )
+                yield rows.Found(one.line, f"tool_call_id {answer.tool_call_id!r} is no call of message {one.number}")

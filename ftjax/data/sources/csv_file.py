@@ -53,10 +53,13 @@ def attempts(path: str) -> Iterator[tuple[str, dict[str, Any] | files.BadRow]]:
         if len(fields) == len(header):
             yield where, dict(zip(header, fields, strict=True))
             continue
-        yield where, files.BadRow(
-            "broken_csv",
-            f"{where}: {len(fields)} fields, but the header has {len(header)} columns ({', '.join(header)}); "
-            "quote fields that hold the delimiter",
+        yield (
+            where,
+            files.BadRow(
+                "broken_csv",
+                f"{where}: {len(fields)} fields, but the header has {len(header)} columns ({', '.join(header)}); "
+                "quote fields that hold the delimiter",
+            ),
         )
     if not found:
         raise errors.UserError(f"{path}: no rows below the header; a data file holds at least one row")

@@ -40,11 +40,7 @@ def parse(line: str, where: str) -> dict[str, Any]:
     except ValueError:  # Python's limit for the digits of an integer
         raise files.BadRow("broken_json", f"{where}: broken JSON: a number of thousands of digits; mend it") from None
     except RecursionError:
-        raise files.BadRow(
-            "broken_json", f"{where}: JSON nested too deeply; each line must be one flat row"
-        ) from None
+        raise files.BadRow("broken_json", f"{where}: JSON nested too deeply; each line must be one flat row") from None
     if not isinstance(row, dict):
-        raise files.BadRow(
-            "data_type", f"{where}: a row must be a JSON object {{...}}, not {type(row).__name__}"
-        )
+        raise files.BadRow("data_type", f"{where}: a row must be a JSON object {{...}}, not {type(row).__name__}")
     return row

@@ -16,8 +16,14 @@ CLEAN = {
     "tools": [check_cases.called(check_cases.TOLD, check_cases.SAID), check_cases.GOOD],
     "sharegpt": [{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]}] * 2,
     "completion": [{"prompt": "2 + 2 =", "completion": " 4"}, {"prompt": "2 + 3 =", "completion": " 5"}],
-    "chats": [{"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Hello."}]}] * 2,
-    "alpaca": [{"instruction": "Say it.", "input": "Hi", "output": "Hello.", "history": [["A", "B"]], "system": "Be kind."}] * 2,
+    "chats": [
+        {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Hello."}]}
+    ]
+    * 2,
+    "alpaca": [
+        {"instruction": "Say it.", "input": "Hi", "output": "Hello.", "history": [["A", "B"]], "system": "Be kind."}
+    ]
+    * 2,
     "question": [{"question": "How much is 2 + 2?", "answer": "4"}, {"question": "And 3?", "answer": "7"}],
     "text": [{"text": "Hello there."}, {"text": "Hello again."}],
     "pairs": [check_cases.pair("Hi", "Hello.", "No."), check_cases.pair("Bye", "Bye.", "No.")],
@@ -28,11 +34,31 @@ CLEAN = {
             "preferred_output": [{"role": "assistant", "content": "Hello."}],
             "non_preferred_output": [{"role": "assistant", "content": "No."}],
         }
-    ] * 2,
+    ]
+    * 2,
     "ranked": [{"prompt": "Hi", "completions": ["Hello.", "No."], "ranks": [1, 2]}] * 2,
     "labelled": [{"prompt": "Hi", "completion": "Hello.", "label": True}] * 2,
-}  # fmt: skip
-OTHERS = (None, 0, -1, 2.5, True, "", " ", "x", "\ud800", "{", "[1", [], [None], ["a"], {}, {"role": "user"}, 10**40, "\x00")
+}
+OTHERS = (
+    None,
+    0,
+    -1,
+    2.5,
+    True,
+    "",
+    " ",
+    "x",
+    "\ud800",
+    "{",
+    "[1",
+    [],
+    [None],
+    ["a"],
+    {},
+    {"role": "user"},
+    10**40,
+    "\x00",
+)
 ROLES = ("system", "user", "assistant", "tool", "human", "gpt", "asistant", "", "Human")
 
 
@@ -72,7 +98,9 @@ def broken(seed: int) -> tuple[str, bytes]:
     raw = check_cases.lines(found) if ending == ".jsonl" else json.dumps(found, indent=1).encode()
     if draw.random() < 0.3:  # bytes cut out, or of no character
         at = draw.randrange(len(raw))
-        raw = raw[:at] + draw.choice((b"", b"\xff", b'"', b"\n", b"\x00")) + raw[at + draw.choice((0, 1, 7, len(raw))) :]
+        raw = (
+            raw[:at] + draw.choice((b"", b"\xff", b'"', b"\n", b"\x00")) + raw[at + draw.choice((0, 1, 7, len(raw))) :]
+        )
     return ending, raw
 
 
