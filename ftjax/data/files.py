@@ -149,6 +149,12 @@ def write_new(path: str | Path, pieces: Iterable[str]) -> None:
         raise errors.UserError(
             f"{path}: is there already, and nothing of yours is written over; move it or name another"
         )
+    write_over(path, pieces)
+
+
+def write_over(path: str | Path, pieces: Iterable[str]) -> None:
+    """Writes a text file whole or not at all, in the place of one that may be there."""
+    path = Path(path)
     if not path.parent.is_dir():
         raise errors.UserError(f"{path}: there is no folder {str(path.parent)!r}; make it first")
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -157,7 +163,7 @@ def write_new(path: str | Path, pieces: Iterable[str]) -> None:
             stream.writelines(pieces)
             stream.flush()
             os.fsync(stream.fileno())
-        beside.rename(path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 

@@ -190,8 +190,8 @@ def _near(data: rows.DataFile) -> str:
 
 def _marked(first: str, second: str) -> tuple[str, str]:
     """Returns two texts with the words marked in which they differ."""
-    words = [_WORDS.findall(_hidden.hidden(text)) for text in (first, second)]
-    steps = difflib.SequenceMatcher(None, *words, autojunk=False).get_opcodes()
+    words: list[list[str]] = [_WORDS.findall(_hidden.hidden(text)) for text in (first, second)]
+    steps = difflib.SequenceMatcher(None, words[0], words[1], autojunk=False).get_opcodes()
     sides: tuple[list[str], list[str]] = ([], [])
     for kind, a, b, c, d in steps:
         for side, own, start, end in ((sides[0], words[0], a, b), (sides[1], words[1], c, d)):
