@@ -112,7 +112,7 @@ def save(path: str, version: Version) -> bool:
 def now(path: str) -> str:
     """Returns the hash of what a file holds."""
     total = hashlib.sha256()
-    for value in _values(path):
+    for value in values(path):
         total.update(row_hash(value).encode())
     return total.hexdigest()
 
@@ -175,8 +175,7 @@ def told(one: Version) -> str:
     return f"{one.hash[:SHORT]}  {one.created}  {one.rows:,} rows of {one.kind}{found}{made}{note}"
 
 
-def _values(path: str) -> Iterator[Any]:
-    for _, value in rows.attempts(path):
-        if isinstance(value, files.BadRow):
-            raise value
-        yield value
+def values(path: str) -> Iterator[Any]:
+    """Yields the rows of a file, and in the place of one that cannot be read what is wrong with it."""
+    for where, value in rows.attempts(path):
+        yield f"{value.rule} {rows.number(where)}" if isinstance(value, files.BadRow) else value

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+import shlex
 import sys
 
 
@@ -23,7 +24,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what is wrong with a file; exits with 0 (no error), 1 (errors; --strict: warnings too) or 2 (unread)."""
-    from ftjax.data import check, files, repair, rows
+    from ftjax.data import check, files, repair, rows, versions
     from scripts.verbs import _progress
 
     columns = rows.parse_columns(arguments.columns) if arguments.columns else None
@@ -48,6 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
         mended = repair.repaired(arguments.file, columns=columns)
         if mended.changes:
             files.write_rows(place, mended.values)
+            command, note = shlex.join(["data.py", *sys.argv[1:]]), f"fixed {', '.join(mended.changes)}"
+            parents, kind = [arguments.file], report.summary["kind"]
+            versions.recorded(str(place), mended.values, kind=kind, command=command, parents=parents, note=note)
     if arguments.json:
         print(json.dumps(report.as_dict(), ensure_ascii=False))
     else:

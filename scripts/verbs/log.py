@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
         report = check.run(data, progress=lambda _: None)
         known = versions.history(arguments.file)
         made = versions.of_rows(
-            [row.value for row in data.rows if row.value is not None],
+            versions.values(arguments.file),
             kind=_written.kind_of(data),
             command=shlex.join(["data.py", *sys.argv[1:]]),
             parents=[versions.Parent(arguments.file, known[-1].hash)] if known else [],

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ftjax.data import check, records, rows
+from ftjax.data import check, records, rows, versions
 from tests import check_cases
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -140,6 +140,9 @@ def test_fix_writes_what_is_certain_beside_and_touches_neither_the_file_nor_a_co
     assert path.read_bytes() == before
     mended = [json.loads(line) for line in copy.read_text(encoding="utf-8").splitlines()]
     assert mended == [check_cases.turns("user", "Where?", "assistant", "At the café."), check_cases.GOOD, {"text": ""}]
+    (version,) = versions.history(str(copy))
+    assert version.parents == (versions.Parent(str(path), versions.now(str(path))),)
+    assert version.rows == 3
     assert main(["check", str(path), "--fix"]) == 2
     assert "is there already" in capsys.readouterr().err
 

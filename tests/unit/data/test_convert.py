@@ -83,6 +83,9 @@ def test_a_row_reads_as_the_same_record_in_the_new_format_or_is_refused(kind, na
     again = repr(read(json.loads(json.dumps(made)), "a:1"))
     if name == "completion":  # there a prompt's turns have weight 0, which means nothing but for the assistant's
         again = again.replace("weight=0", "weight=1")
+        trained = lambda record: [turn.weight for turn in record.messages if turn.role == "assistant"]
+        if row != "completion":
+            assert trained(read(made, "a:1")) == trained(data.rows[0].record)
         assert again == repr(data.rows[0].record).replace("weight=0", "weight=1")
     else:
         assert again == repr(data.rows[0].record)

@@ -134,6 +134,16 @@ def test_a_file_that_was_edited_since_its_version_is_said_to_be_until_it_is_save
     assert len(versions.history(path)) == 2
 
 
+def test_a_file_with_lines_that_are_no_rows_has_versions_too(main, written, capsys):
+    path = written([*check_cases.MANY, '{"broken'])
+    assert main(["log", path, "--save", "broken"]) == 0
+    assert versions.changed(path) is None
+    assert versions.history(path)[0].findings["errors"] == 1
+    written([*check_cases.MANY, check_cases.GOOD])
+    assert "has changed since" in versions.changed(path)
+    capsys.readouterr()
+
+
 def test_show_prints_one_version_by_the_beginning_of_its_hash(main, written, capsys):
     path = written(check_cases.MANY)
     assert main(["show", path]) == 2
