@@ -205,7 +205,7 @@ def _example(
     ids: list[int] = []
     mask: list[int] = []
     for piece, encoding in zip(one.pieces, encodings, strict=True):
-        trained = len(encoding.ids)
+        trained = len(encoding.ids) if piece.trained else 0
         # A token counts by where it starts: one that ends later has only taken in white space after a stop token.
         while trained and encoding.offsets[trained - 1][0] >= piece.trained:
             trained -= 1
