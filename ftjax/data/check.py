@@ -16,6 +16,7 @@ from ftjax.data import checks, report, rows, tokenizer, tokens_of_rows
 from ftjax.data.checks import _diversity, _hidden, _text, edge_cases_missing, fewer_than_50, length_bias
 
 SEVERITIES = ("error", "warning", "note")
+NEEDS = {"model": "--model", "limit": "--max-length", "against": "--against"}  # what a rule may need: its flag
 _SHOWN = 5  # findings of a rule in the text, unless all are asked for
 
 
@@ -111,6 +112,8 @@ def load(
     progress: Callable[[], None],
 ) -> rows.DataFile:
     """Returns a data file with all that rules look at: token counts where there is a model, and evaluation files."""
+    if max_length is not None and max_length < 2:
+        raise errors.UserError(f"--max-length {max_length} must be at least 2: one token to read and one to predict")
     data = rows.read(path, columns=columns, progress=progress)
     data.against = [rows.read(other, columns=columns) for other in against]
     if model is None:
@@ -125,13 +128,13 @@ def load(
 
 def run(data: rows.DataFile, *, progress: Callable[[str], None]) -> CheckReport:
     """Returns what the rules find; `progress` is called with the name of each before it runs."""
-    have = {"model": data.tokens is not None, "against": bool(data.against)}
+    have = {"model": data.tokens is not None, "limit": data.limit is not None, "against": bool(data.against)}
     findings: list[Finding] = []
     skipped: dict[str, str] = {}
     for rule in rules():
         lacking = [need for need in rule.needs if not have[need]]
         if lacking:
-            skipped[rule.name] = f"needs --{lacking[0]}"
+            skipped[rule.name] = f"needs {NEEDS[lacking[0]]}"
             continue
         progress(rule.name)
         findings += [

@@ -144,12 +144,16 @@ def digest(path: str | Path) -> str:
 
 def write_new(path: str | Path, pieces: Iterable[str]) -> None:
     """Writes a text file whole or not at all; a UserError says where there is one already."""
-    path = Path(path)
-    if path.exists():
+    refuse_taken(path)
+    write_over(path, pieces)
+
+
+def refuse_taken(path: str | Path) -> None:
+    """Raises a UserError where there is a file already."""
+    if Path(path).exists():
         raise errors.UserError(
             f"{path}: is there already, and nothing of yours is written over; move it or name another"
         )
-    write_over(path, pieces)
 
 
 def write_over(path: str | Path, pieces: Iterable[str]) -> None:

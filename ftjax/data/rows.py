@@ -32,7 +32,7 @@ class Row:
 class Sample:
     """The texts of a row that training takes.
 
-    `asked` is the last thing that is said before the last answer, `context` all that comes before it, `opening` all
+    `asked` is the last message of the user before the last answer, `context` all that comes before it, `opening` all
     that comes before the first one, and `answers` what the model is to write: of preferences, the completions that no
     other one beats.
     """
@@ -217,12 +217,12 @@ def _of_turns(line: int, turns: Sequence[records.Message]) -> Sample:
     spoken = [n for n, turn in enumerate(turns) if turn.role == "assistant" and turn.weight]
     end = spoken[-1] if spoken else len(turns)
     context = _joined(turns[:end])
-    asked = next((turn.content for turn in reversed(turns[:end]) if turn.role != "assistant"), "")
+    asked = next((turn.content for turn in reversed(turns[:end]) if turn.role == "user"), "")
     system = next((turn.content for turn in turns if turn.role in ("system", "developer")), "")
     return Sample(
         line=line,
         system=system,
-        asked="" if asked is system and len(turns) <= 2 else asked,
+        asked=asked,
         opening=_joined(turns[: spoken[0]]) if len(spoken) > 1 else context,
         context=context,
         answers=tuple(turns[n].content for n in spoken) or ("",),

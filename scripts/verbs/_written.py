@@ -9,13 +9,14 @@ from ftjax import errors
 
 def free(*places: Path) -> None:
     """Raises a UserError for the first place that is taken, or is no JSON Lines file in a folder that exists."""
+    from ftjax.data import files
+
     for place in places:
         if place.suffix != ".jsonl":
             raise errors.UserError(f"{place}: rows are written as JSON Lines; name a file that ends in .jsonl")
         if not place.parent.is_dir():
             raise errors.UserError(f"{place}: there is no folder {str(place.parent)!r}; make it first")
-        if place.exists():
-            raise errors.UserError(f"{place}: is there already, and nothing of yours is written over; name another")
+        files.refuse_taken(place)
 
 
 def write(place: Path, values: list, *, kind: str, parents: list[str], note: str) -> None:

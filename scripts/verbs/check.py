@@ -29,6 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     columns = rows.parse_columns(arguments.columns) if arguments.columns else None
     place = repair.beside(arguments.file) if arguments.fix else None
+    for taken in (place, arguments.report and arguments.report / "index.html"):  # known before the work is done
+        if taken is not None:
+            files.refuse_taken(taken)
     with _progress.bar(quiet=arguments.json) as tell:
         data = check.load(
             arguments.file,

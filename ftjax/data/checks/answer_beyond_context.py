@@ -7,7 +7,7 @@ import numpy as np
 from ftjax.data import rows
 
 SEVERITY = "warning"
-NEEDS = ("model",)
+NEEDS = ("model", "limit")
 WHY = "The prompt alone fills the context, so nothing is left to learn from, however the row is cut."
 FIX = "Shorten the prompt, or raise max_length."
 

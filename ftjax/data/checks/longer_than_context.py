@@ -7,13 +7,13 @@ import numpy as np
 from ftjax.data import rows
 
 SEVERITY = "warning"
-NEEDS = ("model",)
+NEEDS = ("model", "limit")
 WHY = "Training leaves such rows out, or cuts their answers, and with them the stop token."
 FIX = "Raise max_length as far as the model goes, or shorten the rows."
 
 
 def check(data: rows.DataFile) -> Iterator[rows.Found]:
-    """Yields rows that do not fit, with their tokens; nothing where the model does not say what fits."""
+    """Yields rows that do not fit, with their tokens."""
     if data.tokens is None or data.limit is None:
         return
     for n in np.flatnonzero(data.tokens.total > data.limit):

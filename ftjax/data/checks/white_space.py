@@ -12,7 +12,7 @@ WHY = "The model learns the spaces as part of the answer; they cost tokens and s
 FIX = "Strip answers (--fix does) and join the runs of spaces inside them."
 _RUN = re.compile(r"(?<=\S)[ \t]{3,}(?=\S)|\n[ \t]*\n[ \t]*\n[ \t]*\n|\n[ \t]{12,}(?=\S)")
 _TABLE = re.compile(r"```|^\s*\|", re.MULTILINE)
-_COLUMNS = ("output", "answer")
+_COLUMNS = (("instruction", "output"), ("question", "answer"))
 
 
 def check(data: rows.DataFile) -> Iterator[rows.Found]:
@@ -37,9 +37,9 @@ def repair(value: Any) -> Any:
             turns = [_stripped(turn, key) for turn in value[name]]
             if any(a is not b for a, b in zip(turns, value[name], strict=True)):
                 made[name] = turns
-    for column in _COLUMNS:
+    for asked, column in _COLUMNS:
         text = value.get(column)
-        if isinstance(text, str) and text != text.strip() and "messages" not in value:
+        if asked in value and isinstance(text, str) and text != text.strip():
             made[column] = text.strip()
     return made if any(made[key] is not value[key] for key in value) else value
 

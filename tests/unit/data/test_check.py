@@ -182,8 +182,12 @@ def test_a_model_counts_tokens_as_training_does_and_its_context_is_the_limit(mai
     assert f"{max(lengths):,} tokens, but 200 fit" == long[0]["message"]
     assert main(["check", path, "--max-length", "8"]) == 2
     assert "needs --model" in capsys.readouterr().err
+    assert main(["check", path, "--model", str(folder), "--max-length", "1"]) == 2
     (folder / "config.json").write_text("{}")
     assert tokens_of_rows.context(str(folder)) is None
+    capsys.readouterr()
+    main(["check", path, "--model", str(folder), "--json"])
+    assert json.loads(capsys.readouterr().out)["summary"]["not_run"]["longer_than_context"] == "needs --max-length"
 
 
 def test_near_duplicates_are_found_whatever_lies_between_and_far_texts_never():
@@ -212,3 +216,32 @@ def test_check_starts_without_jax():
     slow = "{'jax', 'sklearn', 'transformers', 'ftfy', 'phonenumbers'}"
     code = f"import sys; from ftjax.data import check; check.rules(); assert not {slow} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_texts_of_a_row_are_what_is_asked_what_comes_before_and_what_is_trained_on():
+    said = check_cases.turns(
+        "system", "Be kind.", "user", "Hi", "assistant", "Hello.", "user", "Bye", "assistant", "Bye."
+    )
+    tool = check_cases.called(check_cases.TOLD, check_cases.SAID)
+    values = [said, tool, check_cases.turns("system", "Be kind.", "assistant", "Hello."), {"text": "Hello."}]
+    chat, called, silent, text = rows.of_values("a", list(enumerate(values, start=1))).samples
+    assert (chat.system, chat.asked, chat.answers, chat.turns) == ("Be kind.", "Bye", ("Hello.", "Bye."), 4)
+    assert chat.opening == "system: Be kind.\nuser: Hi"
+    assert chat.context == "system: Be kind.\nuser: Hi\nassistant: Hello.\nuser: Bye"
+    assert called.asked == "Will it rain in Glen?"
+    assert "weather" in called.context
+    assert (silent.asked, silent.context) == ("", "Be kind.")
+    assert (text.asked, text.opening, text.answers) == ("", "", ("Hello.",))
+    pairs = [
+        check_cases.pair("Hi", "Hello.", "No."),
+        {"prompt": "Hi", "completions": ["a", "b", "c"], "ranks": [2, 1, 1]},
+        {"prompt": "Hi", "completion": "No.", "label": False},
+    ]
+    data = rows.of_values("p", list(enumerate(pairs, start=1)))
+    assert data.of_preferences
+    assert [sample.answers for sample in data.samples] == [("Hello.",), ("b", "c"), ("No.",)]
+    assert [(pair.line, pair.better, pair.worse) for pair in data.pairs] == [
+        (1, "Hello.", "No."),
+        (2, "b", "a"),
+        (2, "c", "a"),
+    ]
