@@ -29,6 +29,8 @@ def near(texts: Sequence[str]) -> list[Near]:
 
     Texts that differ in case and punctuation alone are equal here (Jaccard 1). Texts without a word are left out.
     """
+    if not texts:
+        return []
     signatures = _signatures(texts)
     best: dict[int, tuple[float, int]] = {}
     tried: set[tuple[int, int]] = set()
@@ -94,7 +96,6 @@ def _buckets(band: np.ndarray) -> Iterable[list[int]]:
     """Yields the groups of rows of a band [texts, 8] that are equal, in the order of the texts."""
     keys = np.ascontiguousarray(band).view([("", band.dtype)] * band.shape[1]).ravel()
     order = np.argsort(keys, kind="stable")
-    ends = np.flatnonzero(keys[order[1:]] != keys[order[:-1]]) + 1 if len(order) > 1 else np.array([], int)
-    for members in np.split(order, ends):
-        if len(members) > 1:
-            yield members.tolist()
+    edges = np.flatnonzero(np.concatenate([[True], keys[order[1:]] != keys[order[:-1]], [True]]))
+    for n in np.flatnonzero(np.diff(edges) > 1):
+        yield order[edges[n] : edges[n + 1]].tolist()

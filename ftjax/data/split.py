@@ -51,7 +51,8 @@ def split(data: rows.DataFile, shares: Mapping[str, float], *, seed: int, by: st
             f"{data.path}: {len(data.rows)} rows are {len(members)} groups of like rows, fewer than {len(shares)} parts"
         )
     order = np.random.default_rng(seed).permutation(len(members))
-    dealt = [list(members.values())[n] for n in order]
+    alike = list(members.values())
+    dealt = [alike[n] for n in order]
     dealt.sort(key=len, reverse=True)  # stable: the large ones first, or they would overfill a part at the end
     filled: dict[str, list[int]] = {name: [] for name in shares}
     for position, own in enumerate(dealt):
