@@ -1,90 +1,42 @@
-"""Look at data files before training on them.
+"""Look at data files before training on them, check them, and make new ones of them.
 
+python scripts/data.py check chats.jsonl
+python scripts/data.py check chats.jsonl --model MODEL_DIR --against test.jsonl --strict --fix
 python scripts/data.py preview chats.jsonl --model MODEL_DIR
 python scripts/data.py preview world:format/train --model ftjax/assets/base --rows 5 --html preview.html
-python scripts/data.py preview world:preferences/train --model ftjax/assets/base
+python scripts/data.py VERB --help
+
+A verb is a module of scripts/verbs/.
 """
 
 import argparse
+import importlib
 import os
 from pathlib import Path
+import pkgutil
 import sys
 
 from ftjax import errors
 from scripts import cli
 
-
-def add_preview(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments of `preview`."""
-    parser.add_argument("file", help="jsonl, json, csv, parquet, a datasets folder, or world:TASK/split")
-    parser.add_argument("--model", required=True, help="model folder with the tokenizer")
-    parser.add_argument("--rows", type=int, default=3, help="how many rows to show (default 3)")
-    parser.add_argument("--template", help="shipped chat template or path of a .jinja (default: the tokenizer's own)")
-    parser.add_argument("--train-on", default="assistant", help="assistant, last_assistant or all (default assistant)")
-    parser.add_argument("--max-length", type=int, help="tokens a row may have (default: any)")
-    parser.add_argument("--truncation", default="drop", help="drop, truncate or error (default drop)")
-    parser.add_argument("--equal", default="drop", help="equal completions of a pair: drop or error (default drop)")
-    parser.add_argument("--html", type=Path, help="also write a page there")
-
-
-def preview(arguments: argparse.Namespace) -> None:
-    """Prints rows with their trained tokens marked, then what encoding does to the whole file.
-
-    A file of preferences is known by its first row; its prompts are shown once, with their completions below.
-    """
-    import rich.console
-
-    from ftjax.data import candidates, encode, preferences, tokenizer
-    from ftjax.data import preview as show
-
-    if arguments.html is not None and (arguments.html.suffix != ".html" or not arguments.html.parent.is_dir()):
-        raise errors.UserError(f"--html {arguments.html}: name a file that ends in .html in a folder that exists")
-    if arguments.rows < 0:
-        raise errors.UserError(f"--rows {arguments.rows} must not be negative")
-    tok = tokenizer.load(arguments.model)
-    settings = {
-        "template_name": arguments.template,
-        "max_length": arguments.max_length,
-        "truncation": arguments.truncation,
-    }
-    if preferences.recognised(arguments.file):
-        if arguments.train_on != "assistant":
-            raise errors.UserError(f"--train-on {arguments.train_on} is for supervised training; preferences have none")
-        examples, report = candidates.encode_preferences_file(
-            arguments.file, tok, equal=arguments.equal, mismatched=False, **settings
-        )
-    else:
-        examples, report = encode.encode_file(arguments.file, tok, train_on=arguments.train_on, **settings)
-    console = rich.console.Console(highlight=False, soft_wrap=True)
-    for example in examples[: arguments.rows]:
-        console.print(f"── {show.heading(example)}", style="bold", markup=False)
-        console.print(
-            show.coloured(example, tok) if console.is_terminal else show.bracketed(example, tok), markup=False
-        )
-        console.print()
-    console.print(report.as_text(), markup=False)
-    if arguments.html is not None:
-        page = show.page(examples[: arguments.rows], tok, title=arguments.file, summary=report)
-        arguments.html.write_text(page, encoding="utf-8")
-        console.print(f"\nwritten: {arguments.html}", markup=False)
-
-
-# A verb: the function that declares its arguments, and the function that runs.
-VERBS = {"preview": (add_preview, preview)}
+_FOLDER = str(Path(__file__).parent / "verbs")
+VERBS = sorted(entry.name for entry in pkgutil.iter_modules([_FOLDER]) if not entry.name.startswith("_"))
 
 
 def main(argv: list[str]) -> int:
-    """Runs one verb and returns the exit status: 2 with a single line for a user's mistake."""
+    """Runs one verb and returns the exit status: what the verb returns, or 2 with one line for a user's mistake."""
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, (declare, run) in VERBS.items():
-        verb = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
-        declare(verb)
+    for name in VERBS:
+        module = importlib.import_module(f"scripts.verbs.{name}")
+        first = module.run.__doc__.partition("\n")[0]
+        verb = verbs.add_parser(name, help=first, description=module.run.__doc__)
+        module.declare(verb)
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        verb.set_defaults(run=run)
+        verb.set_defaults(run=module.run)
     try:
         arguments = parser.parse_args(argv)
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except errors.UserError as mistake:
         if "--debug" in argv:
             raise
@@ -98,7 +50,9 @@ def main(argv: list[str]) -> int:
         else:
             print(f"error: {bad.filename or 'output'}: {bad.strerror}", file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

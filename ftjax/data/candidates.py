@@ -213,7 +213,7 @@ def _encoded(
 ) -> Iterator[Candidates]:
     """Yields the candidates of each row at their full length."""
     drafter = draft.Drafter(tok, made, train_on="assistant")
-    found = encode.encoded([_record(row, one) for row in rows for one in row.completions], drafter, tok)
+    found = encode.encoded([one for row in rows for one in records_of(row)], drafter, tok)
     for row in rows:
         prompts, completions, masks, special = [], [], [], False
         for example, source in itertools.islice(found, len(row.completions)):
@@ -240,6 +240,11 @@ def _encoded(
             labels=row.labels,
             where=row.where,
         )
+
+
+def records_of(row: Preference) -> list[records.Record]:
+    """Returns the prompt of a row with each of its completions, as rows of supervised training."""
+    return [_record(row, one) for one in row.completions]
 
 
 def _record(row: Preference, completion: str | tuple[records.Message, ...]) -> records.Record:

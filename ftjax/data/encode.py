@@ -164,13 +164,39 @@ def encoded(
     rows: Sequence[records.Record], drafter: draft.Drafter, tok: tokenizer.Tokenizer
 ) -> Iterator[tuple[Example, draft.Draft]]:
     """Yields the example of each record at its full length, and the pieces of text that it was made of."""
+    for found in attempts(rows, drafter, tok):
+        if isinstance(found, errors.UserError):
+            raise found
+        yield found
+
+
+def attempts(
+    rows: Sequence[records.Record], drafter: draft.Drafter, tok: tokenizer.Tokenizer
+) -> Iterator[tuple[Example, draft.Draft] | errors.UserError]:
+    """Yields what `encoded` yields, and in the place of a row that cannot be encoded why."""
     for first in range(0, len(rows), _BATCH):
-        drafts = [drafter(record) for record in rows[first : first + _BATCH]]
-        heads = iter(tok.encode_batch([one.pieces[0].text for one in drafts]))
-        tails = iter(tok.continue_batch([piece.text for one in drafts for piece in one.pieces[1:]]))
+        drafts = [_attempted(drafter, record) for record in rows[first : first + _BATCH]]
+        whole = [one for one in drafts if isinstance(one, draft.Draft)]
+        heads = iter(tok.encode_batch([one.pieces[0].text for one in whole]))
+        tails = iter(tok.continue_batch([piece.text for one in whole for piece in one.pieces[1:]]))
         for one in drafts:
+            if isinstance(one, errors.UserError):
+                yield one
+                continue
             encodings = [next(heads), *itertools.islice(tails, len(one.pieces) - 1)]
-            yield _example(one, encodings, drafter.stops, tok), one
+            try:
+                example = _example(one, encodings, drafter.stops, tok)
+            except errors.UserError as refusal:
+                yield refusal
+            else:
+                yield example, one
+
+
+def _attempted(drafter: draft.Drafter, record: records.Record) -> draft.Draft | errors.UserError:
+    try:
+        return drafter(record)
+    except errors.UserError as refusal:
+        return refusal
 
 
 def _example(
@@ -179,7 +205,7 @@ def _example(
     ids: list[int] = []
     mask: list[int] = []
     for piece, encoding in zip(one.pieces, encodings, strict=True):
-        trained = len(encoding.ids)
+        trained = len(encoding.ids) if piece.trained else 0
         # A token counts by where it starts: one that ends later has only taken in white space after a stop token.
         while trained and encoding.offsets[trained - 1][0] >= piece.trained:
             trained -= 1

@@ -1,14 +1,35 @@
 """Opening what the user named: did-you-mean for a missing file, gzip, UTF-8 with the line and byte of a bad one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import difflib
 import gzip
 import hashlib
+import json
+import os
 from pathlib import Path
-from typing import BinaryIO, cast
+import re
+from typing import Any, BinaryIO, cast
 import zlib
 
 from ftjax import errors
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: JSON can hold it escaped, UTF-8 cannot
+
+
+class BadRow(errors.UserError):
+    """A row that cannot be read though its file can; `rule` is the rule of `checks/` that it breaks."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+def strictly(attempts: Iterator[tuple[str, dict[str, Any] | BadRow]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields places and rows, and raises the first row that cannot be read."""
+    for where, row in attempts:
+        if isinstance(row, BadRow):
+            raise row
+        yield where, row
 
 
 def close_to(name: str, known: list[str]) -> str:
@@ -43,23 +64,36 @@ def _decode(raw: bytes, path: Path, line: int, offset: int) -> str:
     except UnicodeDecodeError as bad:
         byte = offset + bad.start
         kind = " (it looks like UTF-16)" if line == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        raise errors.UserError(
+        raise BadRow(
+            "not_utf8",
             f"{path}:{line + raw[: bad.start].count(10)}: not UTF-8 at byte {byte} of the file "
-            f"(0x{raw[bad.start]:02x}){kind}; save the file as UTF-8"
+            f"(0x{raw[bad.start]:02x}){kind}; save the file as UTF-8",
         ) from None
 
 
 def lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yields (line number from 1, text) of the lines of a UTF-8 file, gzip or plain, that are not blank."""
+    for number, line in attempted_lines(path):
+        if isinstance(line, BadRow):
+            raise line
+        yield number, line
+
+
+def attempted_lines(path: str | Path) -> Iterator[tuple[int, str | BadRow]]:
+    """Yields what `lines` yields, and in the place of a line that is not UTF-8 what is wrong with it."""
     path = regular(path)
     offset, found = 0, False
     try:
         with _open(path) as stream:
             for number, raw in enumerate(stream, start=1):
                 start = 3 if number == 1 and raw.startswith(b"\xef\xbb\xbf") else 0
-                line = _decode(raw[start:], path, number, offset + start)
+                line: str | BadRow
+                try:
+                    line = _decode(raw[start:], path, number, offset + start)
+                except BadRow as bad_row:
+                    line = bad_row
                 offset += len(raw)
-                if line.strip():
+                if isinstance(line, BadRow) or line.strip():
                     found = True
                     yield number, line
     except (gzip.BadGzipFile, EOFError, zlib.error) as bad:
@@ -106,3 +140,43 @@ def digest(path: str | Path) -> str:
                 while block := stream.read(1 << 20):
                     total.update(block)
     return total.hexdigest()
+
+
+def write_new(path: str | Path, pieces: Iterable[str]) -> None:
+    """Writes a text file whole or not at all; a UserError says where there is one already."""
+    refuse_taken(path)
+    write_over(path, pieces)
+
+
+def refuse_taken(path: str | Path) -> None:
+    """Raises a UserError where there is a file already."""
+    if Path(path).exists():
+        raise errors.UserError(
+            f"{path}: is there already, and nothing of yours is written over; move it or name another"
+        )
+
+
+def write_over(path: str | Path, pieces: Iterable[str]) -> None:
+    """Writes a text file whole or not at all, in the place of one that may be there."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise errors.UserError(f"{path}: there is no folder {str(path.parent)!r}; make it first")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(pieces)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_rows(path: str | Path, values: Iterable[Any]) -> None:
+    """Writes rows as JSON Lines, whole or not at all; a file that is there is refused."""
+    write_new(path, (f"{_dumped(value)}\n" for value in values))
+
+
+def _dumped(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)  # default: dates and numbers of Parquet
+    return text if _SURROGATE.search(text) is None else json.dumps(value, default=str)

@@ -47,7 +47,7 @@ def context(row: dict[str, Any], where: str, *, alone: bool) -> tuple[str | Turn
     if "messages" in row and not alone:
         return turns(records.unpacked(row["messages"], "messages", where), f"{where}: 'messages'"), ("messages",)
     if "instruction" in row:
-        return _alpaca(row, where), ("instruction", "input", "system", "history")
+        return records.alpaca(row, where), ("instruction", "input", "system", "history")
     return None, ()
 
 
@@ -177,6 +177,15 @@ def _transcripts(texts: Sequence[str], names: Sequence[str], where: str) -> list
     return [chats[0][:-1], *(chat[-1:] for chat in chats)]
 
 
+def transcript_turns(text: str) -> list[dict[str, str]]:
+    """Returns role and content of each turn of an HH transcript, unchecked."""
+    _, *parts = _SPEAKER.split(text)
+    return [
+        {"role": records.SHAREGPT[speaker.lower()], "content": said.strip()}
+        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
 def _transcript(text: str, at: str) -> Turns:
     before, *parts = _SPEAKER.split(text)
     if before.strip() or not parts:
@@ -194,23 +203,6 @@ def _transcript(text: str, at: str) -> Turns:
     if len(found) % 2:
         raise errors.UserError(f"{at} ends with a turn of the Human; it must end with the Assistant's answer")
     return records.messages(found, at)
-
-
-def _alpaca(row: dict[str, Any], where: str) -> Turns:
-    """Returns `system`, `history` and `instruction` with `input` below it, as LLaMA-Factory joins them."""
-    asked = [records.text(row[key], repr(key), where) for key in ("instruction", "input") if row.get(key)]
-    if not asked:
-        raise errors.UserError(f"{where}: 'instruction' is empty; fill it or remove the row")
-    found = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    history = row.get("history") or []
-    if not isinstance(history, (list, tuple)) or not all(
-        isinstance(turn, (list, tuple)) and len(turn) == 2 for turn in history
-    ):
-        raise errors.UserError(f"{where}: 'history' must be a list of [question, answer]")
-    for question, answer in history:
-        found += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    found.append({"role": "user", "content": "\n".join(asked)})
-    return records.messages(found, where)
 
 
 def _differ(first: Turns, second: Turns, names: Sequence[str], where: str) -> NoReturn:

@@ -1,7 +1,8 @@
 """What a row of a data file may be: a Conversation, a Completion or a Text, and how a file becomes a list of them.
 
 Accepted columns, first match wins: `messages` (OpenAI and TRL; `tools`, per-message `weight`), `conversations`
-(ShareGPT), `prompt` and `completion` (both text, or either a list of messages), `text`. A None counts as an absent
+(ShareGPT), `prompt` and `completion` (both text, or either a list of messages), `instruction` and `output` (Alpaca;
+`input`, `system`, `history`), `question` and `answer`, `text`. A None counts as an absent
 value, because Parquet and Arrow fill missing fields with it. To add a kind of row, add a dataclass and a branch in
 `from_row`.
 """
@@ -30,7 +31,9 @@ SHAREGPT = {
     "function_response": "tool",
     "function_call": "function_call",
 }
-COLUMNS = ("messages", "conversations", "prompt", "completion", "text")
+COLUMNS = ("messages", "conversations", "prompt", "completion", "instruction", "output", "question", "answer", "text")
+ALPACA = ("instruction", "input", "system", "history", "output")
+HALVES = (("prompt", "completion"), ("instruction", "output"), ("question", "answer"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +124,12 @@ def from_row(row: dict[str, Any], where: str) -> Record:
         return _conversation(turns, row, ("conversations", "tools", "system"), where)
     if "prompt" in row and "completion" in row:
         return _completion(row, where)
+    if "instruction" in row and "output" in row:
+        asked = alpaca(row, where)
+        return _conversation((*asked, _answer(row, "output", where)), row, (*ALPACA, "tools"), where)
+    if "question" in row and "answer" in row:
+        asked = (Message(role="user", content=text(row["question"], "'question'", where)),)
+        return _conversation((*asked, _answer(row, "answer", where)), row, ("question", "answer", "tools"), where)
     if "text" in row:
         plain = text(row["text"], "text", where)
         if not plain.strip():
@@ -166,6 +175,30 @@ def sharegpt(row: dict[str, Any], where: str) -> list[dict[str, Any]]:
     return found
 
 
+def alpaca(row: dict[str, Any], where: str) -> tuple[Message, ...]:
+    """Returns `system`, `history` and `instruction` with `input` below it, as LLaMA-Factory joins them."""
+    asked = [text(row[key], repr(key), where) for key in ("instruction", "input") if row.get(key)]
+    if not asked:
+        raise errors.UserError(f"{where}: 'instruction' is empty; fill it or remove the row")
+    found = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    history = row.get("history") or []
+    if not isinstance(history, (list, tuple)) or not all(
+        isinstance(turn, (list, tuple)) and len(turn) == 2 for turn in history
+    ):
+        raise errors.UserError(f"{where}: 'history' must be a list of [question, answer]")
+    for question, answer in history:
+        found += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    found.append({"role": "user", "content": "\n".join(asked)})
+    return messages(found, where)
+
+
+def _answer(row: dict[str, Any], column: str, where: str) -> Message:
+    content = text(row[column], repr(column), where)
+    if not content.strip():
+        raise errors.UserError(f"{where}: empty answer: {column!r} holds no text; fill it or remove the row")
+    return Message(role="assistant", content=content)
+
+
 def unpacked(value: Any, name: str, where: str) -> Any:
     """Returns the value, or what it holds as JSON text: CSV has no lists, and TRL writes `tools` as text."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
@@ -207,8 +240,7 @@ def _missing(row: dict[str, Any]) -> str:
             f"a row of preferences, not one of supervised training; columns found: {found}; name the answer to learn "
             "'completion', or train on preferences"
         )
-    half = {"prompt": "completion", "completion": "prompt"}
-    for have, lack in half.items():
+    for have, lack in (*HALVES, *(pair[::-1] for pair in HALVES)):
         if have in row:
             others = [key for key in row if key != have]
             return f"column {have!r} without {lack!r}{files.close_to(lack, others)}; columns found: {found}"

@@ -114,6 +114,13 @@ ONLY_AT = {
     "referencing": {"verify"},
     "langdetect": {"verify"},
     "datasets": {"data"},
+    "detect_secrets": {"data"},
+    "ftfy": {"data"},
+    "jsonschema": {"data"},
+    "phonenumbers": {"data"},
+    "py3langid": {"data"},
+    "rensa": {"data"},
+    "sklearn": {"data"},
     "grain": {"data.loader"},
     "transformers": {"data", "data.loader", "checkpoint", "assets.vocabulary"},
     "tokenizers": {"data", "assets.vocabulary"},
@@ -252,7 +259,7 @@ def standard_library(root: Path) -> Iterator[str]:
 def outside(root: Path) -> Iterator[str]:
     """Nobody imports scripts, but they share `scripts.cli`; config files import nothing of ftjax but `ftjax.config`."""
     for entry in every_import(root, "configs", "scripts", "tests"):
-        inner = entry.path[1:2] if entry.path[1:2] in (("bench",), ("repro",)) else ()
+        inner = entry.path[1:2] if entry.path[1:2] in (("bench",), ("repro",), ("verbs",)) else ()
         room = "/".join(("scripts", *inner, ""))
         shared = entry.source.name.startswith(room) and (inner or entry.path[1:2] == ("cli",))
         if entry.path[0] == "scripts" and not shared:

@@ -18,9 +18,19 @@ def accepts(path: str) -> bool:
 
 def read(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields ("file:line", {column: text}) of each record, with the line where the record begins."""
+    return files.strictly(attempts(path))
+
+
+def attempts(path: str) -> Iterator[tuple[str, dict[str, Any] | files.BadRow]]:
+    """Yields ("file:line", {column: text} or what is wrong with the record)."""
     delimiter = "\t" if ".tsv" in path.rpartition("/")[2] else ","
     csv.field_size_limit(1 << 30)
-    reader = csv.reader(io.StringIO(files.text(path), newline=""), delimiter=delimiter, strict=True)
+    try:
+        whole = files.text(path)
+    except files.BadRow as bad:
+        yield str(bad).partition(": ")[0], bad
+        return
+    reader = csv.reader(io.StringIO(whole, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     begin, found = 1, False
     while True:
@@ -28,7 +38,9 @@ def read(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             fields = next(reader, None)
         except csv.Error as bad:
-            raise errors.UserError(f"{where}: broken CSV: {bad}; quote fields that hold quotes or newlines") from None
+            what = f"{where}: broken CSV: {bad}; quote fields that hold quotes or newlines"
+            yield where, files.BadRow("broken_csv", what)
+            return
         begin = reader.line_num + 1
         if fields is None:
             break
@@ -37,12 +49,17 @@ def read(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if not header:
             header = [name.strip() for name in fields]
             continue
-        if len(fields) != len(header):
-            raise errors.UserError(
-                f"{where}: {len(fields)} fields, but the header has {len(header)} columns ({', '.join(header)}); "
-                "quote fields that hold the delimiter"
-            )
         found = True
-        yield where, dict(zip(header, fields, strict=True))
+        if len(fields) == len(header):
+            yield where, dict(zip(header, fields, strict=True))
+            continue
+        yield (
+            where,
+            files.BadRow(
+                "broken_csv",
+                f"{where}: {len(fields)} fields, but the header has {len(header)} columns ({', '.join(header)}); "
+                "quote fields that hold the delimiter",
+            ),
+        )
     if not found:
         raise errors.UserError(f"{path}: no rows below the header; a data file holds at least one row")

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 import json
 from typing import Any
 
-from ftjax import errors
 from ftjax.data import files
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson")
@@ -17,9 +16,17 @@ def accepts(path: str) -> bool:
 
 def read(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields ("file:line", object) of each line; blank lines are skipped."""
-    for number, line in files.lines(path):
+    return files.strictly(attempts(path))
+
+
+def attempts(path: str) -> Iterator[tuple[str, dict[str, Any] | files.BadRow]]:
+    """Yields ("file:line", object or what is wrong with the line)."""
+    for number, line in files.attempted_lines(path):
         where = f"{path}:{number}"
-        yield where, parse(line, where)
+        try:
+            yield where, line if isinstance(line, files.BadRow) else parse(line, where)
+        except files.BadRow as bad:
+            yield where, bad
 
 
 def parse(line: str, where: str) -> dict[str, Any]:
@@ -27,11 +34,13 @@ def parse(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line.rstrip())  # else what is missing at the end of a line is missed at column 1 of the next
     except json.JSONDecodeError as bad:
-        raise errors.UserError(
-            f"{where}: broken JSON at column {bad.colno}: {bad.msg}; each line must be one JSON object"
+        raise files.BadRow(
+            "broken_json", f"{where}: broken JSON at column {bad.colno}: {bad.msg}; each line must be one JSON object"
         ) from None
+    except ValueError:  # Python's limit for the digits of an integer
+        raise files.BadRow("broken_json", f"{where}: broken JSON: a number of thousands of digits; mend it") from None
     except RecursionError:
-        raise errors.UserError(f"{where}: JSON nested too deeply; each line must be one flat row") from None
+        raise files.BadRow("broken_json", f"{where}: JSON nested too deeply; each line must be one flat row") from None
     if not isinstance(row, dict):
-        raise errors.UserError(f"{where}: a row must be a JSON object {{...}}, not {type(row).__name__}")
+        raise files.BadRow("data_type", f"{where}: a row must be a JSON object {{...}}, not {type(row).__name__}")
     return row

@@ -303,16 +303,48 @@ def test_line_separators_inside_a_string_do_not_split_a_row(tmp_path):
     assert [record.text for record in records.read(str(path))] == ["one\u2028still one", "two"]
 
 
+def test_alpaca_and_question_rows_are_chats_and_their_answers_are_trained_on():
+    alpaca = {
+        "instruction": "Add.",
+        "input": "2, 3",
+        "output": "5",
+        "history": [["Hi", "Hello."]],
+        "system": "Be kind.",
+    }
+    found = records.from_row({**alpaca, "tag": "x"}, "a:1")
+    assert [(turn.role, turn.content) for turn in found.messages] == [
+        ("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello."), ("user", "Add.\n2, 3"), ("assistant", "5"),
+    ]  # fmt: skip
+    assert found.extra == {"tag": "x"}
+    found = records.from_row({"question": "2 + 3?", "answer": "5", "input": ""}, "a:1")
+    assert [(turn.role, turn.content, turn.weight) for turn in found.messages] == [
+        ("user", "2 + 3?", 1),
+        ("assistant", "5", 1),
+    ]
+    for row, reason in (
+        ({"question": "2 + 3?", "answer": " "}, "empty answer: 'answer' holds no text"),
+        ({"instruction": "Add.", "output": ""}, "empty answer: 'output' holds no text"),
+        ({"instruction": "", "output": "5"}, "'instruction' is empty"),
+        ({"question": "2 + 3?", "answer": 5}, "'answer' must be text, not int"),
+        ({"instruction": "Add.", "output": "5", "history": ["Hi"]}, "'history' must be a list of"),
+        ({"instruction": "Add.", "outputs": "5"}, r"'instruction' without 'output' \(did you mean 'outputs'\?\)"),
+    ):
+        with pytest.raises(errors.UserError, match=f"^a:1: .*{reason}"):
+            records.from_row(row, "a:1")
+
+
 def test_published_files_are_read_or_refused_for_the_right_reason(shared_data: Path):
     read = lambda name: records.read(str(shared_data / name))
     assert len(read("lint_fixtures/openai_toy_chat_fine_tuning.jsonl")) == 5
     assert len(read("lint_fixtures/axolotl_conversation.json")) == 1
     assert len(read("glaive_toolcall_sharegpt/glaive_toolcall_en_first120.jsonl.gz")) == 120
+    assert len(read("gsm8k_train/train.jsonl.gz")) == 7473
+    assert len(read("lint_fixtures/llamafactory_identity.json")) == 91
     for name, reason in {
         "lint_trainproof/malformed.jsonl": r"malformed\.jsonl:2: broken JSON",
         "lint_trainproof/empties.jsonl": r"empties\.jsonl:2: 'text' is empty",
         "lint_fixtures/axolotl_conversation.missingturns.json": r"message 2: empty answer",
-        "gsm8k_train/train.jsonl.gz": r"gz:1: no 'messages' column .*'question', 'answer'; rename",
+        "pubmedqa/pqal_dev.jsonl.gz": r"gz:1: no 'messages' column .*'pmid', 'QUESTION', .*; rename",
     }.items():
         with pytest.raises(errors.UserError, match=reason):
             read(name)

@@ -117,3 +117,17 @@ def test_folders_without_a_usable_tokenizer_are_refused_in_one_line(tmp_path, mo
         with pytest.raises(errors.UserError, match=message) as caught:
             tokenizer.load(path)
         assert "\n" not in str(caught.value)
+
+
+def test_an_offset_asked_for_alone_is_that_of_the_list(tok):
+    text = "naïve 漢字 🙂\n  x<eos>= 1"
+    offsets = tok.encode(text).offsets
+    whole = list(offsets)
+    assert len(offsets) == len(whole) > 5
+    assert [offsets[n] for n in range(len(whole))] == whole
+    assert [offsets[n] for n in range(-len(whole), 0)] == whole
+    assert offsets[2:4] == whole[2:4]
+    assert offsets == whole
+    for outside in (len(whole), -len(whole) - 1):
+        with pytest.raises(IndexError):
+            offsets[outside]

@@ -1,0 +1,67 @@
+"""Small plots as SVG text for pages without scripts: a histogram and a map of points."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Of the clusters, largest first; those after them are grey. Distinguishable also without red or green (Okabe and Ito).
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+_GREY = "#9aa3ad"
+_WIDTH, _HEIGHT, _BELOW = 480, 190, 26
+_POINTS = 1500  # on a map
+
+
+def histogram(bins: Sequence[tuple[int, int, int]], *, limit: int | None) -> str:
+    """Returns bars of (first, last, count), with the range below and a line at the limit where it is inside."""
+    most = max(count for _, _, count in bins)
+    left, right = bins[0][0], bins[-1][1] + 1
+    scale = _WIDTH / (right - left)
+    parts = []
+    for first, last, count in bins:
+        height = (_HEIGHT - 18) * count / most
+        x, width = (first - left) * scale, (last + 1 - first) * scale
+        parts.append(
+            f'<rect class="bar" x="{x + 0.5:.1f}" y="{_HEIGHT - height:.1f}" width="{max(width - 1, 0.5):.1f}" '
+            f'height="{height:.1f}"><title>{first:,} to {last:,}: {count:,} rows</title></rect>'
+        )
+    if limit is not None and left < limit < right:
+        x = (limit - left) * scale
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_HEIGHT}" stroke="#b3261e" stroke-dasharray="4 3"/>')
+    ends = (
+        f'<text x="0" y="{_HEIGHT + 18}">{left:,}</text>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT + 18}" text-anchor="end">{right - 1:,}</text>'
+        f'<text x="{_WIDTH}" y="12" text-anchor="end">highest bar: {most:,} rows</text>'
+    )
+    axis = f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}"/>'
+    return _svg(_WIDTH, _HEIGHT + _BELOW, "histogram", "".join([*parts, axis, ends]))
+
+
+def scatter(place: np.ndarray, cluster: np.ndarray, labels: Sequence[str]) -> str:
+    """Returns points [n, 2] in the colours of their clusters; `labels` (escaped already) show under the pointer."""
+    low, high = place.min(axis=0), place.max(axis=0)
+    shown = (place - low) / np.maximum(high - low, 1e-9)
+    chosen = np.arange(len(place)) if len(place) <= _POINTS else np.linspace(0, len(place) - 1, _POINTS).astype(int)
+    size = 420
+    points = "".join(
+        f'<circle cx="{8 + (size - 16) * shown[n, 0]:.1f}" cy="{8 + (size - 16) * (1 - shown[n, 1]):.1f}" r="3" '
+        f'fill="{colour(int(cluster[n]))}" fill-opacity="0.65"><title>{labels[n]}</title></circle>'
+        for n in chosen
+    )
+    return _svg(size, size, "map of the rows", points)
+
+
+def dot(rank: int) -> str:
+    """Returns the mark of a cluster for a table."""
+    return (
+        '<svg viewBox="0 0 12 12" style="width:12px;display:inline-block" aria-hidden="true">'
+        f'<circle cx="6" cy="6" r="5" fill="{colour(rank)}"/></svg>'
+    )
+
+
+def colour(rank: int) -> str:
+    """Returns the colour of a cluster by its rank."""
+    return _COLOURS[rank] if rank < len(_COLOURS) else _GREY
+
+
+def _svg(width: int, height: int, label: str, inside: str) -> str:
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{inside}</svg>'

@@ -1,0 +1,96 @@
+"""A data file in parts, none of which has a row that is nearly one of another part."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ftjax import errors
+from ftjax.data import rows, similarity
+
+
+class Parts(NamedTuple):
+    """The rows of each part by its name, in their order; how many groups there were, and the rows of the largest."""
+
+    values: dict[str, list[Any]]
+    groups: int
+    largest: int
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """Returns {"train": 0.9, "test": 0.1} of "train=0.9,test=0.1"; shares are divided by their sum."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        try:
+            found[name.strip()] = float(share)
+        except ValueError:
+            raise errors.UserError(f"parts {text!r} must be NAME=SHARE,...; for example train=0.9,test=0.1") from None
+    bad = [name for name in found if not name.replace("-", "").replace("_", "").isalnum()]
+    if bad or len(found) < 2 or not all(0 < share < float("inf") for share in found.values()):
+        raise errors.UserError(f"parts {text!r}: give two names or more, of letters and digits, with shares above 0")
+    total = sum(found.values())
+    return {name: share / total for name, share in found.items()}
+
+
+def split(data: rows.DataFile, shares: Mapping[str, float], *, seed: int, by: str | None) -> Parts:
+    """Returns the parts. Rows stay together that are nearly equal, that ask the same, or that have one value of `by`.
+
+    Groups are dealt in a seeded order, each to the part that lacks most of its share; so with few large groups the
+    sizes are not the shares.
+    """
+    for row in data.rows:
+        if row.refusal is not None:
+            raise errors.UserError(f"{row.refusal} (data.py check finds all such rows; mend them before the split)")
+    group = groups(data, by=by)
+    members: dict[int, list[int]] = {}
+    for n, own in enumerate(group):
+        members.setdefault(int(own), []).append(n)
+    if len(members) < len(shares):
+        raise errors.UserError(
+            f"{data.path}: {len(data.rows)} rows are {len(members)} groups of like rows, fewer than {len(shares)} parts"
+        )
+    order = np.random.default_rng(seed).permutation(len(members))
+    alike = list(members.values())
+    dealt = [alike[n] for n in order]
+    dealt.sort(key=len, reverse=True)  # stable: the large ones first, or they would overfill a part at the end
+    filled: dict[str, list[int]] = {name: [] for name in shares}
+    for position, own in enumerate(dealt):
+        empty = [name for name in shares if not filled[name]]
+        choice = empty if len(dealt) - position <= len(empty) else list(shares)  # no part stays empty
+        filled[max(choice, key=lambda name: shares[name] * len(data.rows) - len(filled[name]))].extend(own)
+    values = {name: [data.rows[n].value for n in sorted(chosen)] for name, chosen in filled.items()}
+    return Parts(values, len(members), max(map(len, members.values())))
+
+
+def groups(data: rows.DataFile, *, by: str | None) -> np.ndarray:
+    """Returns for each row the first row of its group."""
+    parent = np.arange(len(data.readable))
+
+    def root(n: int) -> int:
+        while parent[n] != n:
+            parent[n] = parent[parent[n]]
+            n = int(parent[n])
+        return n
+
+    def join(a: int, b: int) -> None:
+        first, second = sorted((root(a), root(b)))
+        parent[second] = first
+
+    for one in data.near:
+        join(one.row, one.like)
+    _join_equal([similarity.normal(sample.opening) or None for sample in data.samples], join)
+    _join_equal([key.hex() for key in data.keys], join)
+    if by is not None:
+        values = [row.value.get(by) for row in data.readable]
+        if all(value is None for value in values):
+            raise errors.UserError(f"{data.path}: no row has a column {by!r} to group by")
+        _join_equal([None if value is None else repr(value) for value in values], join)
+    return np.array([root(n) for n in range(len(parent))])
+
+
+def _join_equal(keys: Sequence[str | None], join: Any) -> None:
+    first: dict[str, int] = {}
+    for n, key in enumerate(keys):
+        if key is not None:
+            join(first.setdefault(key, n), n)

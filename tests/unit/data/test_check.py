@@ -1,0 +1,247 @@
+"""`data.py check`: exit statuses, --json, --strict, --fix, --columns, and what must not come out of it."""
+
+import importlib.util
+import json
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from ftjax.data import check, records, rows, versions
+from tests import check_cases
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "scripts" / "data.py"
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("scripts_data_check", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(found, name="chats.jsonl"):
+        (tmp_path / name).write_bytes(check_cases.lines(found))
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_status_is_0_without_errors_1_with_one_and_2_where_nothing_can_be_read(main, written, tmp_path, capsys):
+    clean = written(check_cases.MANY, "clean.jsonl")
+    assert main(["check", clean]) == 0
+    assert "0 errors" in capsys.readouterr().out
+    assert main(["check", written([*check_cases.MANY, {"text": ""}], "bad.jsonl")]) == 1
+    assert "missing_content" in capsys.readouterr().out
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    for name in ("empty.jsonl", "absent.jsonl", "clean.txt"):
+        assert main(["check", str(tmp_path / name)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+
+
+def test_strict_fails_for_warnings_and_not_for_notes(main, written, capsys):
+    notes = written(check_cases.MANY, "notes.jsonl")
+    assert main(["check", notes, "--strict"]) == 0
+    warned = written([*check_cases.MANY, check_cases.MANY[0]], "warned.jsonl")
+    assert main(["check", warned]) == 0
+    assert main(["check", warned, "--strict"]) == 1
+    assert "duplicate_rows" in capsys.readouterr().out
+
+
+def test_json_has_rows_findings_and_summary_and_is_all_that_is_printed(main, written, capsys):
+    path = written(
+        [check_cases.GOOD, check_cases.GOOD, '{"broken', check_cases.chat("Mail?", "To jane.doe@corp-mail.org")]
+    )
+    assert main(["check", path, "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert err == ""
+    told = json.loads(out)
+    assert told["rows"] == 4
+    by_rule = {finding["rule"]: finding for finding in told["findings"]}
+    for finding in told["findings"]:
+        assert finding.keys() >= {"rule", "severity", "line", "message", "suggestion"}
+    assert by_rule["broken_json"]["severity"] == "error"
+    assert by_rule["broken_json"]["line"] == 3
+    assert by_rule["duplicate_rows"]["line"] == 2
+    assert by_rule["fewer_than_50"]["line"] is None
+    assert told["summary"]["readable"] == 3
+    assert told["summary"]["errors"] == 1
+    assert told["summary"]["not_run"]["in_evaluation"] == "needs --against"
+    assert "doe@corp-mail.org" not in out
+
+
+def test_private_data_never_comes_out_whole_whatever_else_a_row_breaks(written):
+    private = (
+        "jane.doe@corp-mail.org",
+        "+49 30 901820",
+        "4539 5787 6362 1486",
+        "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8",
+    )
+    others = [check_cases.chat(text, f"{text} {{{{name}}}}") for text in private] * 2
+    path = written([*(check_cases.chat(f"Which is {n}?", text) for n, text in enumerate(private)), *others])
+    report = check.run(rows.read(path), progress=lambda _: None)
+    rules = ("email_addresses", "phone_numbers", "payment_cards", "secrets")
+    told = {finding.rule: finding.message for finding in report.findings if finding.rule in rules}
+    assert set(told) == set(rules)
+    assert all("****" in message for message in told.values())
+    for finding in report.findings:
+        assert not any(text in finding.message or text[-6:] in finding.message for text in private)
+
+
+def test_text_names_file_and_line_shows_five_findings_of_a_rule_and_all_with_all(main, written, capsys):
+    path = written([check_cases.chat(f"Who are you, {n}?", f"I am {{{{name}}}} {n}.") for n in range(9)])
+    main(["check", path])
+    out = capsys.readouterr().out
+    assert f"  {path}:1: {{{{name}}}} in an answer" in out
+    assert f"{path}:6: {{{{name}}}}" not in out
+    assert "... 4 more; --all shows them" in out
+    main(["check", path, "--all"])
+    assert f"{path}:9: {{{{name}}}}" in capsys.readouterr().out
+
+
+def test_control_characters_of_the_data_do_not_reach_the_terminal(main, written, capsys):
+    key = "role\x1b[2J\ud800"
+    main(
+        [
+            "check",
+            written(
+                [{"messages": [{key: "user", "content": "Hi"}]}, check_cases.chat("\x1b[31m?", "\x1b[31m{{name}}")]
+            ),
+        ]
+    )
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    out.encode()
+
+
+def test_fix_writes_what_is_certain_beside_and_touches_neither_the_file_nor_a_copy_that_is_there(main, written, capsys):
+    bad = [
+        check_cases.turns("human", "Where?", "gpt", " At the cafÃ©.\x00 "),
+        check_cases.GOOD,
+        check_cases.GOOD,
+        '{"broken',
+        {"text": ""},
+    ]
+    path = Path(written(bad))
+    before = path.read_bytes()
+    assert main(["check", str(path), "--fix"]) == 1
+    out = capsys.readouterr().out
+    copy = path.with_name("chats.fixed.jsonl")
+    assert f"written: {copy} (3 rows" in out
+    assert "lines left out, because no row can be read from them: 4" in out
+    assert path.read_bytes() == before
+    mended = [json.loads(line) for line in copy.read_text(encoding="utf-8").splitlines()]
+    assert mended == [check_cases.turns("user", "Where?", "assistant", "At the café."), check_cases.GOOD, {"text": ""}]
+    (version,) = versions.history(str(copy))
+    assert version.parents == (versions.Parent(str(path), versions.now(str(path))),)
+    assert version.rows == 3
+    assert main(["check", str(path), "--fix"]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_fix_of_a_file_without_certain_repairs_writes_nothing(main, written, tmp_path, capsys):
+    assert main(["check", written(check_cases.MANY), "--fix"]) == 0
+    assert "nothing to fix" in capsys.readouterr().out
+    assert [file.name for file in tmp_path.iterdir()] == ["chats.jsonl"]
+
+
+def test_columns_renames_what_training_does_not_know(main, written, capsys):
+    path = written([{"ask": f"How much is {n}?", "reply": str(n), "prompt": "x"} for n in range(3)])
+    assert main(["check", path]) == 1
+    assert "missing_messages_list (1)" in capsys.readouterr().out
+    assert main(["check", path, "--columns", "prompt=ask,completion=reply"]) == 0
+    data = rows.read(path, columns={"prompt": "ask", "completion": "reply"})
+    assert data.rows[0].record == records.Completion("How much is 0?", "0", f"{path}:1", {})
+    assert main(["check", path, "--columns", "ask"]) == 2
+    assert "must be NAME=COLUMN" in capsys.readouterr().err
+
+
+def test_a_model_counts_tokens_as_training_does_and_its_context_is_the_limit(main, written, capsys, model_dir, tok):
+    from ftjax.data import encode, template, tokens_of_rows
+
+    path = written([check_cases.GOOD, check_cases.chat("Tell me.", check_cases.LONG * 9)])
+    plain = (ROOT / "ftjax/data/templates/plain.jinja").read_text()
+    folder = model_dir(chat_template=plain)
+    (folder / "config.json").write_text('{"max_position_embeddings": 200}')
+    assert main(["check", path, "--model", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    kept = records.read(path)
+    lengths = [len(encode.encode(one, tok, made=template.load("plain", tok), train_on="assistant").ids) for one in kept]
+    assert told["summary"]["tokens"]["longest"] == max(lengths)
+    assert told["summary"]["tokens"]["limit"] == 200
+    long = [finding for finding in told["findings"] if finding["rule"] == "longer_than_context"]
+    assert [finding["line"] for finding in long] == [2]
+    assert f"{max(lengths):,} tokens, but 200 fit" == long[0]["message"]
+    assert main(["check", path, "--max-length", "8"]) == 2
+    assert "needs --model" in capsys.readouterr().err
+    assert main(["check", path, "--model", str(folder), "--max-length", "1"]) == 2
+    (folder / "config.json").write_text("{}")
+    assert tokens_of_rows.context(str(folder)) is None
+    capsys.readouterr()
+    main(["check", path, "--model", str(folder), "--json"])
+    assert json.loads(capsys.readouterr().out)["summary"]["not_run"]["longer_than_context"] == "needs --max-length"
+
+
+def test_near_duplicates_are_found_whatever_lies_between_and_far_texts_never():
+    from ftjax.data import similarity
+
+    words = check_cases.LONG.split()
+    texts = [check_cases.LONG, *(check_cases.OTHER[n:] for n in range(0, 120, 60)), " ".join([*words[:-1], "brook."])]
+    texts += ["", "!?", "!?", check_cases.LONG.upper()]
+    found = {one.row: one for one in similarity.near(texts)}
+    assert found.keys() == {3, 7}
+    assert found[3].like == 0
+    assert found[3].jaccard == similarity.exact(texts[0], texts[3])
+    assert found[7].jaccard == 1.0
+
+
+def test_every_verb_has_help_and_a_wrong_one_names_the_known(main, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "--help"])
+    assert ended.value.code == 0
+    assert "--strict" in capsys.readouterr().out
+    assert main(["chekc", "x.jsonl"]) == 2
+    assert "check" in capsys.readouterr().err
+
+
+def test_check_starts_without_jax():
+    slow = "{'jax', 'sklearn', 'transformers', 'ftfy', 'phonenumbers'}"
+    code = f"import sys; from ftjax.data import check; check.rules(); assert not {slow} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_texts_of_a_row_are_what_is_asked_what_comes_before_and_what_is_trained_on():
+    said = check_cases.turns(
+        "system", "Be kind.", "user", "Hi", "assistant", "Hello.", "user", "Bye", "assistant", "Bye."
+    )
+    tool = check_cases.called(check_cases.TOLD, check_cases.SAID)
+    values = [said, tool, check_cases.turns("system", "Be kind.", "assistant", "Hello."), {"text": "Hello."}]
+    chat, called, silent, text = rows.of_values("a", list(enumerate(values, start=1))).samples
+    assert (chat.system, chat.asked, chat.answers, chat.turns) == ("Be kind.", "Bye", ("Hello.", "Bye."), 4)
+    assert chat.opening == "system: Be kind.\nuser: Hi"
+    assert chat.context == "system: Be kind.\nuser: Hi\nassistant: Hello.\nuser: Bye"
+    assert called.asked == "Will it rain in Glen?"
+    assert "weather" in called.context
+    assert (silent.asked, silent.context) == ("", "Be kind.")
+    assert (text.asked, text.opening, text.answers) == ("", "", ("Hello.",))
+    pairs = [
+        check_cases.pair("Hi", "Hello.", "No."),
+        {"prompt": "Hi", "completions": ["a", "b", "c"], "ranks": [2, 1, 1]},
+        {"prompt": "Hi", "completion": "No.", "label": False},
+    ]
+    data = rows.of_values("p", list(enumerate(pairs, start=1)))
+    assert data.of_preferences
+    assert [sample.answers for sample in data.samples] == [("Hello.",), ("b", "c"), ("No.",)]
+    assert [(pair.line, pair.better, pair.worse) for pair in data.pairs] == [
+        (1, "Hello.", "No."),
+        (2, "b", "a"),
+        (2, "c", "a"),
+    ]

@@ -1,0 +1,109 @@
+"""`data.py split` and `mix`: like rows stay together, sizes are as asked, the same seed gives the same files."""
+
+import collections
+import json
+
+import pytest
+
+from ftjax import errors
+from ftjax.data import mix, rows, similarity, split
+from tests import check_cases
+
+LIKE = [
+    check_cases.chat("Who opens?", check_cases.LONG.replace("eight", number).replace("dog", f"dog of {number} years"))
+    for number in check_cases.NUMBERS
+]
+
+
+@pytest.fixture
+def read(tmp_path):
+    def reader(found, name="rows.jsonl"):
+        (tmp_path / name).write_bytes(check_cases.lines(found))
+        return rows.read(str(tmp_path / name))
+
+    return reader
+
+
+def test_no_row_of_a_part_is_nearly_one_of_another_and_none_is_lost(read):
+    repeated = [check_cases.chat("Which tower?", f"Number {n}.") for n in range(6)]
+    found = [*check_cases.MANY, *LIKE, *repeated]
+    data = read(found)
+    parts = split.split(data, {"train": 0.7, "test": 0.3}, seed=0, by=None)
+    kept = [json.dumps(row) for values in parts.values.values() for row in values]
+    assert sorted(kept) == sorted(map(json.dumps, found))
+    assert parts.groups <= len(check_cases.MANY) + 2
+    train, test = (read(parts.values[name], f"{name}.jsonl") for name in ("train", "test"))
+    edge = len(train.texts)
+    assert not [one for one in similarity.near([*train.texts, *test.texts]) if one.row >= edge > one.like]
+    asked = [{similarity.normal(sample.opening) for sample in part.samples} for part in (train, test)]
+    assert not asked[0] & asked[1]
+
+
+def test_parts_have_the_shares_that_were_asked_for_and_keep_the_order_of_the_file(read):
+    data = read(check_cases.MANY)
+    parts = split.split(data, {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1, by=None)
+    assert {name: len(values) for name, values in parts.values.items()} == {"train": 48, "dev": 6, "test": 6}
+    place = {json.dumps(row): n for n, row in enumerate(check_cases.MANY)}
+    for values in parts.values.values():
+        order = [place[json.dumps(row)] for row in values]
+        assert order == sorted(order)
+
+
+def test_a_seed_decides_the_parts_and_another_one_gives_others(read):
+    data = read(check_cases.MANY)
+    one, again, other = (split.split(data, {"a": 1, "b": 1}, seed=seed, by=None).values for seed in (0, 0, 1))
+    assert one == again
+    assert one != other
+
+
+def test_rows_of_one_value_of_a_column_stay_together(read):
+    data = read([{**row, "author": n % 7} for n, row in enumerate(check_cases.MANY)])
+    parts = split.split(data, {"train": 0.6, "test": 0.4}, seed=0, by="author")
+    authors = [{row["author"] for row in values} for values in parts.values.values()]
+    assert not authors[0] & authors[1]
+    assert authors[0] | authors[1] == set(range(7))
+    with pytest.raises(errors.UserError, match="no row has a column 'autor'"):
+        split.split(data, {"train": 0.6, "test": 0.4}, seed=0, by="autor")
+
+
+def test_no_part_is_empty_and_too_few_groups_are_refused(read):
+    data = read([*LIKE, *check_cases.MANY[:2]])
+    parts = split.split(data, {"a": 0.98, "b": 0.01, "c": 0.01}, seed=0, by=None)
+    assert all(parts.values.values())
+    with pytest.raises(errors.UserError, match="1 groups of like rows, fewer than 2 parts"):
+        split.split(read(LIKE), {"a": 0.5, "b": 0.5}, seed=0, by=None)
+    with pytest.raises(errors.UserError, match=r"rows\.jsonl:2: .*mend them before the split"):
+        split.split(read([check_cases.GOOD, {"text": ""}]), {"a": 0.5, "b": 0.5}, seed=0, by=None)
+
+
+def test_shares_are_words_of_names_and_numbers():
+    assert split.parse_shares("train=9,test=1") == {"train": 0.9, "test": 0.1}
+    for text in ("train", "train=1", "train=x,test=1", "train=1,test=0", "../a=1,b=1", "a=1,a=2", "a=nan,b=1"):
+        with pytest.raises(errors.UserError, match="parts"):
+            split.parse_shares(text)
+
+
+def test_a_mixture_has_the_shares_of_its_weights_and_no_row_twice(read):
+    first = read(check_cases.MANY, "a.jsonl")
+    second = read([{"text": f"Number {n}."} for n in range(20)], "b.jsonl")
+    made = mix.mix([first, second], [3, 1], count=40, seed=0)
+    kinds = collections.Counter("text" in row for row in made)
+    assert kinds == {False: 30, True: 10}
+    assert len({json.dumps(row) for row in made}) == 40
+    assert made == mix.mix([first, second], [3, 1], count=40, seed=0)
+    assert made != mix.mix([first, second], [3, 1], count=40, seed=1)
+    assert len(mix.mix([first, second], [3, 1], count=None, seed=0)) == 80  # all of the second: its share is short
+    assert len(mix.mix([first, second], [60, 20], count=None, seed=0)) == 80
+    assert "text" not in made[0] or "text" not in made[1] or "text" not in made[2]  # not file by file
+
+
+def test_a_mixture_that_rows_do_not_suffice_for_or_of_two_kinds_is_refused(read):
+    first = read(check_cases.MANY, "a.jsonl")
+    pairs = read([check_cases.pair("Hi", "Hello.", "No.")], "p.jsonl")
+    with pytest.raises(errors.UserError, match=r"61 rows: .*a\.jsonl has 60 rows, which is enough for 1 to 60"):
+        mix.mix([first], [1], count=61, seed=0)
+    with pytest.raises(errors.UserError, match=r"p\.jsonl \(preferences\): .*trained apart"):
+        mix.mix([first, pairs], [1, 1], count=None, seed=0)
+    for weights in ([1, 2], [0], [-1], [float("nan")]):
+        with pytest.raises(errors.UserError, match="give one above 0 for each file"):
+            mix.mix([first], weights, count=None, seed=0)
