@@ -222,8 +222,10 @@ def mcnemar(a: Values, b: Values) -> Flips:
     gaps = _paired("mcnemar", a, b)
     if not np.isin(a, (0, 1)).all() or not np.isin(b, (0, 1)).all():
         raise ValueError("mcnemar: right is 1 and wrong is 0; compare scores between them with paired_bootstrap")
+    from scipy import special
+
     gained, lost = int(np.sum(gaps > 0)), int(np.sum(gaps < 0))
-    p = exact_binomial(gained, gained + lost, share=0.5, level=0.95).p if gained + lost else 1.0
+    p = min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5)))
     return Flips(gained, lost, p, len(gaps))
 
 
