@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 import numpy as np
 
 from ftjax.errors import UserError
+from ftjax.evals import extra
 
 Values = Float[np.ndarray, " n"]
 Battle = tuple[str, str, str]  # model_a, model_b, and who won: "model_a", "model_b" or "tie", as FastChat writes it
@@ -244,8 +245,7 @@ def exact_binomial(successes: int, count: int, *, share: float, level: float) ->
 def cohen_kappa(a: Sequence[Any], b: Sequence[Any], *, level: float) -> Interval:
     """Returns by how much two raters agree beyond chance, (p_o - p_e) / (1 - p_e) (Cohen 1960), with the interval of
     its asymptotic variance (Fleiss, Cohen and Everitt 1969); NaN where both give every item the one same label."""
-    from statsmodels.stats import inter_rater
-
+    inter_rater = extra.library("statsmodels.stats.inter_rater")
     if len(a) != len(b) or not len(a):
         raise ValueError(f"cohen_kappa: {len(a)} and {len(b)} labels")
     labels, place = np.unique(np.concatenate([np.asarray(a), np.asarray(b)]), return_inverse=True)
@@ -261,8 +261,7 @@ def cohen_kappa(a: Sequence[Any], b: Sequence[Any], *, level: float) -> Interval
 def fleiss_kappa(ratings: np.ndarray) -> float:
     """Returns by how much raters agree beyond chance (Fleiss 1971); one row an item, as many raters for each, who need
     not be the same. NaN where every rating is the same."""
-    from statsmodels.stats import inter_rater
-
+    inter_rater = extra.library("statsmodels.stats.inter_rater")
     table, labels = inter_rater.aggregate_raters(_ratings("fleiss_kappa", ratings))
     return math.nan if len(labels) == 1 else float(inter_rater.fleiss_kappa(table, method="fleiss"))
 
@@ -271,8 +270,7 @@ def krippendorff_alpha(ratings: np.ndarray, *, metric: str) -> float:
     """Returns 1 less the disagreement of raters over that of chance (Krippendorff 2011); one row an item, one column a
     rater, NaN where a rater gave none. `metric`: nominal, ordinal, interval or ratio. NaN where all ratings are alike.
     """
-    import krippendorff
-
+    krippendorff = extra.library("krippendorff")
     ratings = _ratings("krippendorff_alpha", ratings).astype(np.float64)
     together = ratings[np.sum(~np.isnan(ratings), axis=1) > 1]
     if not len(together):
@@ -349,8 +347,7 @@ def benjamini_hochberg(p: Sequence[float]) -> Values:
 
 
 def _corrected(p: Sequence[float], method: str) -> Values:
-    from statsmodels.stats import multitest
-
+    multitest = extra.library("statsmodels.stats.multitest")
     values = np.asarray(p, np.float64)
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"p lies between 0 and 1: {p}")
