@@ -71,7 +71,7 @@ def normalised_match(hypotheses: Sequence[str], references: References) -> metri
 
 
 def f1(hypotheses: Sequence[str], references: References) -> metric.Score:
-    """Returns the mean F1 of the words that an answer shares with the best of its references, normalised as in SQuAD."""
+    """Returns the mean F1 of the words that an answer shares with the best of its references, normalised for SQuAD."""
     return _best("f1", _word_f1, hypotheses, references)
 
 

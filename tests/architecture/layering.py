@@ -72,14 +72,15 @@ MAY_IMPORT = {
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these
 # The composition roots import anything but this.
 MAY_NOT_IMPORT = {
-    "experiment": {"run", "evaluation", "export", "quantization", "sweep", *PROGRAMS},
-    "reference": {"run", "evaluation", "export", "quantization", "sweep", "scoring", *PROGRAMS},
-    "reward_report": {"run", "evaluation", "export", "quantization", "sweep", *PROGRAMS},
-    "evaluation": {"run", "export", "quantization", "sweep", *PROGRAMS},
-    "run": {"evaluation", "export", "quantization", "sweep", *PROGRAMS},
-    "sweep": {"evaluation", "export", "quantization", *PROGRAMS},
-    "export": {"run", "evaluation", "quantization", "sweep", *PROGRAMS},
-    "quantization": {"run", "evaluation", "export", "sweep", *PROGRAMS},
+    "experiment": {"run", "evaluation", "export", "quantization", "sweep", "judging", *PROGRAMS},
+    "reference": {"run", "evaluation", "export", "quantization", "sweep", "scoring", "judging", *PROGRAMS},
+    "reward_report": {"run", "evaluation", "export", "quantization", "sweep", "judging", *PROGRAMS},
+    "evaluation": {"run", "judging", "export", "quantization", "sweep", *PROGRAMS},
+    "judging": {"run", "evaluation", "export", "quantization", "sweep", *PROGRAMS},
+    "run": {"evaluation", "export", "quantization", "sweep", "judging", *PROGRAMS},
+    "sweep": {"evaluation", "export", "quantization", "judging", *PROGRAMS},
+    "export": {"run", "evaluation", "quantization", "sweep", "judging", *PROGRAMS},
+    "quantization": {"run", "evaluation", "export", "sweep", "judging", *PROGRAMS},
 }
 ROOMS = {*MAY_IMPORT, *MAY_NOT_IMPORT}
 
@@ -89,6 +90,11 @@ ONLY_AT = {
     "orbax": {"checkpoint"},
     "safetensors": {"checkpoint"},
     "gguf": {"data"},
+    "httpx": {"evals"},
+    "krippendorff": {"evals"},
+    "rouge_score": {"evals"},
+    "sacrebleu": {"evals"},
+    "statsmodels": {"evals"},
     "sentencepiece": {"data"},
     "datasets": {"data"},
     "grain": {"data.loader"},

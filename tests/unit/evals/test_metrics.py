@@ -86,7 +86,8 @@ def test_rouge_is_that_of_the_official_script(shared_data, stemmer):
 def test_rouge_of_many_rows_is_the_mean_over_rows(shared_data):
     from rouge_score import rouge_scorer
 
-    read = lambda name: gzip.open(shared_data / "rouge_fixtures" / f"{name}_large.txt.gz", "rt").read().splitlines()
+    folder = shared_data / "rouge_fixtures"
+    read = lambda name: gzip.decompress((folder / f"{name}_large.txt.gz").read_bytes()).decode().splitlines()
     answers, targets = read("prediction")[:200], read("target")[:200]
     scorer = rouge_scorer.RougeScorer(["rouge2", "rougeL"])
     direct = [scorer.score(target, answer) for target, answer in zip(targets, answers, strict=True)]
