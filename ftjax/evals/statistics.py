@@ -151,7 +151,8 @@ def bootstrap(
 
     Percentiles are taken further out, for resampling n values has (n - 1) / n of their variance and normal tails where
     Student's are due (the expanded percentile of Hesterberg 2015): plain ones of 30 values cover 91 to 94 % for 95.
-    Where all values are alike it is a point: for a share, `share` is better. Warns of fewer than 30.
+    Where all values are alike it is a point: for a share, `share` is better. Warns of fewer than 30; fewer than four,
+    or too few resamples for the level, have no ends.
     """
     mean, means, count = _resampled(values, clusters, resamples=resamples, seed=seed)
     return Interval(mean, *_percentiles(means, count, level))
@@ -179,10 +180,8 @@ def _percentiles(means: Values, count: int, level: float) -> tuple[float, float]
 
     tail = special.ndtr(math.sqrt(count / (count - 1)) * special.stdtrit(count - 1, (1 - level) / 2))
     place = int(tail * (len(means) + 1))
-    if not place:
-        raise ValueError(f"bootstrap: {len(means)} resamples are too few for an interval at {level}")
     ordered = np.sort(means)
-    return float(ordered[place - 1]), float(ordered[-place])
+    return (float(ordered[place - 1]), float(ordered[-place])) if place else (-math.inf, math.inf)
 
 
 def _resampled(
@@ -253,7 +252,8 @@ def cohen_kappa(a: Sequence[Any], b: Sequence[Any], *, level: float) -> Interval
         return Interval(math.nan, math.nan, math.nan)
     table = np.zeros((len(labels), len(labels)))
     np.add.at(table, (place[: len(a)], place[len(a) :]), 1)
-    found = inter_rater.cohens_kappa(table)
+    with np.errstate(invalid="ignore"):  # it takes the root of a variance of 0, which rounding may make negative
+        found = inter_rater.cohens_kappa(table)
     half = statistics.NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(max(float(found.var_kappa), 0.0))
     return Interval(float(found.kappa), max(found.kappa - half, -1.0), min(found.kappa + half, 1.0))
 

@@ -142,12 +142,20 @@ def test_rows_of_one_cluster_are_drawn_together():
     assert (together.high - together.low) / (apart.high - apart.low) == pytest.approx(5**0.5, rel=0.08)
 
 
-def test_fewer_than_thirty_values_warn_and_one_has_no_interval():
+def test_fewer_than_thirty_values_warn_and_three_have_no_interval():
     with pytest.warns(statistics.FewValues, match="29 values"):
         statistics.bootstrap(np.arange(29.0), level=0.95, resamples=200, seed=0)
     with pytest.warns(statistics.FewValues, match="1 values"):
         found = statistics.paired_bootstrap(np.zeros(1), np.ones(1), level=0.95, resamples=200, seed=0)
     assert found == (1.0, -math.inf, math.inf, 1.0, 1)
+    terms = {"level": 0.95, "resamples": 10_000, "seed": 0}
+    for count, known in ((3, False), (4, True)):
+        values = np.linspace(1, 2, count)
+        with pytest.warns(statistics.FewValues):
+            found = statistics.paired_bootstrap(np.zeros(count), values, **terms)
+        assert math.isfinite(found.low) is known
+        assert (found.p <= 0.05) is known
+    assert statistics.bootstrap(np.arange(40.0), level=0.95, resamples=10, seed=0).high == math.inf
 
 
 def test_nothing_to_compare_and_different_lengths_are_refused():
@@ -160,8 +168,6 @@ def test_nothing_to_compare_and_different_lengths_are_refused():
         statistics.mcnemar(np.zeros(3), np.zeros(2))
     with pytest.raises(ValueError, match="finite"):
         statistics.bootstrap(np.array([1.0, math.nan]), **terms)
-    with pytest.raises(ValueError, match="too few"):
-        statistics.bootstrap(np.arange(40.0), level=0.95, resamples=10, seed=0)
 
 
 def test_kappa_of_two_raters_is_cohens_example():
