@@ -118,7 +118,7 @@ def measure(x: Judging) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         answer_price=j["answer_price"],
     )
     ask, identity = _judge(x, budget)
-    kept = replies.Replies(Path(":memory:") if j["kind"] == "stub" else cache.folder() / "judge.sqlite")
+    kept = replies.Replies(Path(":memory:") if j["kind"] == "stub" else cache.root() / "judge.sqlite")
     try:
         given, new = replies.ask(kept, identity, requests, ask, count=budget.count)
     finally:
