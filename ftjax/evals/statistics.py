@@ -255,7 +255,8 @@ def cohen_kappa(a: Sequence[Any], b: Sequence[Any], *, level: float) -> Interval
     with np.errstate(invalid="ignore"):  # it takes the root of a variance of 0, which rounding may make negative
         found = inter_rater.cohens_kappa(table)
     half = statistics.NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(max(float(found.var_kappa), 0.0))
-    return Interval(float(found.kappa), max(found.kappa - half, -1.0), min(found.kappa + half, 1.0))
+    value = float(found.kappa)
+    return Interval(value, max(value - half, -1.0), min(value + half, 1.0))
 
 
 def fleiss_kappa(ratings: np.ndarray) -> float:

@@ -126,7 +126,8 @@ def judged(found: Mapping[str, Any], folder: Path) -> None:
         table.add_row("kappa with the majority", f"{people['kappa']['value']:.2f}")
         fixed = people["corrected_win_rate"]
         table.add_row(
-            "win rate, the judge's error corrected", ends(fixed) if fixed else "the judge is no better than chance"
+            "win rate, the judge's error corrected",
+            ends(fixed) if fixed else "unknown: few labels, or no better than chance",
         )
     _print(table)
     say(found["verdict"])

@@ -25,13 +25,14 @@ def test_kill_9_loses_no_answer_and_asks_none_twice(start, tmp_path):
     file = tmp_path / "pairs.jsonl"
     rows = [{"prompt": f"{n}?", "a": f"good {n}", "b": f"plain {n}"} for n in range(25)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with judge_server.serving(lambda number, attempt: "good" if number < 17 or attempt else "hold") as server:
+    with judge_server.serving(lambda number, _: "good" if number < 17 else "hold") as server:
         words = ["--config", f"configs/eval/judge.py:data={file}", "--workdir", tmp_path / "out"]
         words += [f"--config.judge.url={server.url}", "--config.judge.model=m"]
         cache = {"FTJAX_CACHE": str(tmp_path / "cache")}
         first = start("evaluate", *words, **cache)
         assert first.until(lambda: kept(tmp_path / "cache" / "judge.sqlite") == 17)
         first.kill()
+        server.plan = lambda *_: "good"
         assert not (tmp_path / "out" / "judge.json").exists()
         second = start("evaluate", *words, **cache)
         assert second.ends() == 0, second.said()

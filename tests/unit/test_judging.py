@@ -1,15 +1,17 @@
 """A config of a judge, and the script that runs it, up to what lies in the folder."""
 
 import json
+import runpy
+import secrets
 
 import pytest
 
 from ftjax import config as configs
 from ftjax import experiment, judging
 from ftjax.errors import UserError
-from scripts import evaluate
 from tests import bases, judge_server
 
+EVALUATE = runpy.run_path(f"{bases.ROOT}/scripts/evaluate.py")["main"]  # nothing imports a script
 FILE = f"{bases.ROOT}/configs/eval/judge.py"
 ROWS = [
     {
@@ -42,10 +44,10 @@ def test_a_judge_on_loopback_needs_no_key_and_what_it_says_is_in_the_folder(file
         words = [f"--config.judge.url={server.url}", "--config.judge.model=m", f"--config.data.path={file}"]
         words += ["--config.judge.backoff=0.001", "--config.data.a=new", "--config.data.b=old"]
         words += ["--config.judge.prompt_price=2.0", "--config.judge.answer_price=10.0"]
-        assert evaluate.main(["--config", FILE, *words, "--workdir", str(tmp_path / "out")]) == 0
+        assert EVALUATE(["--config", FILE, *words, "--workdir", str(tmp_path / "out")]) == 0
         said = capsys.readouterr().out
         again = ["--config", FILE, *words, "--workdir", str(tmp_path / "again")]
-        assert evaluate.main(again) == 0
+        assert EVALUATE(again) == 0
     assert set(server.answered.values()) == {1}
     assert len(server.answered) == 60
     found = json.loads((tmp_path / "out" / "judge.json").read_text())
@@ -76,14 +78,14 @@ def test_a_judging_that_stopped_goes_on_in_its_folder_with_a_larger_budget(file,
         words = [f"--config.judge.url={server.url}", "--config.judge.model=m", "--workdir", str(tmp_path / "out")]
         words = ["--config", f"{FILE}:data={file}", *words, "--config.judge.max_tokens=20"]
         with pytest.raises(UserError, match="budget is spent"):
-            evaluate.main([*words, "--config.judge.budget_tokens=4000"])
+            EVALUATE([*words, "--config.judge.budget_tokens=4000"])
         before = sum(server.answered.values())
         assert 0 < before <= 4000 // 110
         with pytest.raises(UserError, match=r"data.rows: 0 \(run\) against 4 \(now\)"):
-            evaluate.main([*words, "--config.data.rows=4"])
-        assert evaluate.main(words) == 0
+            EVALUATE([*words, "--config.data.rows=4"])
+        assert EVALUATE(words) == 0
         with pytest.raises(UserError, match="is not empty"):
-            evaluate.main(words)
+            EVALUATE(words)
     assert set(server.answered.values()) == {1}
     assert json.loads((tmp_path / "out" / "judge.json").read_text())["cost"]["asked_now"] == 60 - before
     assert (tmp_path / "out" / "DONE").exists()
@@ -158,16 +160,17 @@ def test_a_judge_without_what_it_needs_is_refused_before_anything_is_asked(file,
 
 
 def test_the_key_is_in_no_file_and_no_message(file, tmp_path, monkeypatch):
-    monkeypatch.setenv("JUDGE_KEY", "very-secret")
+    secret = secrets.token_hex(16)  # made here: the folder holds a patch of the checkout, this file in it
+    monkeypatch.setenv("JUDGE_KEY", secret)
     with judge_server.serving() as server:
         words = [f"--config.judge.url={server.url}", "--config.judge.model=m", "--config.judge.key=JUDGE_KEY"]
-        evaluate.main(["--config", f"{FILE}:data={file}", *words, "--workdir", str(tmp_path / "out")])
-    assert set(server.keys) == {"Bearer very-secret"}
+        EVALUATE(["--config", f"{FILE}:data={file}", *words, "--workdir", str(tmp_path / "out")])
+    assert set(server.keys) == {f"Bearer {secret}"}
     for path in [*(tmp_path / "out").rglob("*"), *(tmp_path / "cache").rglob("*")]:
-        assert not path.is_file() or b"very-secret" not in path.read_bytes()
+        assert not path.is_file() or secret.encode() not in path.read_bytes()
     built = judging.build(config(f"data={file}", judge__url="https://x/v1", judge__model="m", judge__key="JUDGE_KEY"))
-    assert built.key == "very-secret"
-    assert "very-secret" not in repr(built)
+    assert built.key == secret
+    assert secret not in repr(built)
 
 
 def test_every_default_of_a_judge_is_read(file, monkeypatch):
