@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ import sacrebleu
 
 from ftjax.errors import UserError
 from ftjax.evals import calibration, choices, form, overlap
+from tests import bases
 
 ANSWERS = ["the cat sat on the mat", "there is a dog in the garden", "Hello, world! It's 3.5 km away."]
 REFERENCES = ["the cat is on the mat", "a dog is in the garden", "Hello world, it is 3.5 km away."]
@@ -124,6 +126,14 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     with pytest.raises(UserError, match=r"rouge-score; install it: pip install 'ftjax\[eval\]'"):
         overlap.rouge(["a"], ["a"])
+
+
+def test_measuring_starts_fast_because_libraries_are_imported_when_they_are_asked():
+    names = ("choices", "corrected", "form", "judge_report", "overlap", "sequential", "statistics", "verdict")
+    slow = {"httpx", "krippendorff", "nltk", "rouge_score", "sacrebleu", "scipy", "statsmodels"}
+    code = f"import sys; from ftjax.evals import {', '.join(names)}; print({slow} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=bases.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_variety_is_different_n_grams_over_all_of_them():
