@@ -1,6 +1,6 @@
 """A config -> what a judge says of pairs of answers. A composition root: `build` checks all, `measure` asks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import hashlib
 import os
@@ -107,7 +107,7 @@ def _key(j: Mapping[str, Any]) -> str:
     return key
 
 
-def measure(x: Judging) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def measure(x: Judging, say: Callable[[str], None]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns what judge.json and judgments.jsonl hold, after asking what was never asked before."""
     j, d, e = x.config["judge"], x.config["data"], x.config["eval"]
     requests = [one.messages for asked in x.asked for one in asked]
@@ -120,7 +120,7 @@ def measure(x: Judging) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     ask, identity = _judge(x, budget)
     kept = replies.Replies(Path(":memory:") if j["kind"] == "stub" else cache.root() / "judge.sqlite")
     try:
-        given, new = replies.ask(kept, identity, requests, ask, count=budget.count)
+        given, new = replies.ask(kept, identity, requests, ask, count=budget.count, tell=_tenths(say))
     finally:
         kept.close()
     texts = iter(given)
@@ -147,6 +147,13 @@ def measure(x: Judging) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         **numbers,
     }
     return facts, rows
+
+
+def _tenths(say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Returns what says how far the asking is, ten times in all."""
+    return lambda done, total: (
+        say(f"{done:,} of {total:,} answered") if done * 10 // total > (done - 1) * 10 // total else None
+    )
 
 
 def _judge(x: Judging, budget: Budget) -> tuple[Any, dict[str, Any]]:

@@ -70,7 +70,7 @@ def _judge(built: Any, folder: folders.Folder) -> Any:
     from ftjax.runs import report
 
     report.say(f"{built.name} on {len(built.pairs):,} pairs, {sum(map(len, built.asked)):,} requests")
-    found, rows = judging.measure(built)
+    found, rows = judging.measure(built, report.say)
     _lines(folder, "judgments.jsonl", rows)
     folder.json("judge.json", found)
     return lambda: report.judged(found, folder.path)

@@ -60,25 +60,32 @@ def key(judge: Mapping[str, Any], messages: Messages) -> str:
 
 
 def ask(
-    kept: Replies, judge: Mapping[str, Any], requests: Sequence[Messages], rest: Ask, *, count: Callable[[Reply], None]
+    kept: Replies,
+    judge: Mapping[str, Any],
+    requests: Sequence[Messages],
+    rest: Ask,
+    *,
+    count: Callable[[Reply], None],
+    tell: Callable[[int, int], None],
 ) -> tuple[list[Reply], int]:
     """Returns the replies to all requests in their order, and how many were asked now: those that are not kept.
 
     A request that stands in the list several times is asked once. `count` hears of every kept reply before `rest` asks
-    the others, so that a budget holds over a kill.
+    the others, so that a budget holds over a kill; `tell` hears after each reply how many there are, of how many.
     """
     keys = [key(judge, one) for one in requests]
     found = {one: reply for one in dict.fromkeys(keys) if (reply := kept.get(one)) is not None}
     for reply in found.values():
         count(reply)
     new = {one: messages for one, messages in zip(keys, requests, strict=True) if one not in found}
-    names = list(new)
+    names, total = list(new), len(found) + len(new)
     lock = threading.Lock()
 
     def keep(number: int, reply: Reply) -> None:
         kept.put(names[number], reply)
         with lock:
             found[names[number]] = reply
+            tell(len(found), total)
 
     if new:
         rest(list(new.values()), keep)

@@ -34,6 +34,10 @@ def file(tmp_path, monkeypatch):
     return path
 
 
+def measure(x):
+    return judging.measure(x, lambda _: None)
+
+
 def config(argument, **changes):
     return configs.override(configs.load(f"{FILE}:{argument}"), {k.replace("__", "."): v for k, v in changes.items()})
 
@@ -58,6 +62,8 @@ def test_a_judge_on_loopback_needs_no_key_and_what_it_says_is_in_the_folder(file
     assert found["cost"] == cost | {"prompt_tokens": 6000, "answer_tokens": 600, "money": 0.018}
     assert found["verdict"].startswith("new wins 83.3% of 30 pairs against old")
     assert found["verdict"] in said
+    assert "60 of 60 answered" in said
+    assert said.count(" of 60 answered") == 10
     rows = [json.loads(line) for line in (tmp_path / "out" / "judgments.jsonl").read_text().splitlines()]
     assert [row["winner"] for row in rows] == ["a" if n % 3 else "tie" for n in range(30)]
     assert rows[1]["answers"] == ["So it is. [[A]]", "So it is. [[B]]"]
@@ -96,7 +102,7 @@ def test_ratings_a_rubric_and_no_references(file, tmp_path):
     rubric.write_text("Only goodness counts.")
     with judge_server.serving() as server:
         changes = {"judge__url": server.url, "judge__model": "m", "judge__mode": "single", "judge__rubric": str(rubric)}
-        found, rows = judging.measure(judging.build(config(f"data={file}", **changes)))
+        found, rows = measure(judging.build(config(f"data={file}", **changes)))
     assert (found["wins"], found["ties"], found["ratings"]["a"]) == (20, 10, pytest.approx((20 * 8 + 10 * 3.5) / 30))
     assert rows[0]["ratings"] == [3.5, 3.5]
     assert found["position"] is None
@@ -105,17 +111,17 @@ def test_ratings_a_rubric_and_no_references(file, tmp_path):
 def test_the_stub_errs_as_it_is_told_and_the_same_every_time(tmp_path):
     many = tmp_path / "many.jsonl"
     many.write_text("".join(json.dumps({"prompt": f"{n}", "a": f"a{n}", "b": f"b{n}"}) + "\n" for n in range(1500)))
-    measure = lambda **changes: judging.measure(judging.build(config(f"data={many},stub", **changes)))[0]
-    sure = measure(stub__accuracy=1.0, stub__first=0.0, stub__nonsense=0.0)
+    found = lambda **changes: measure(judging.build(config(f"data={many},stub", **changes)))[0]
+    sure = found(stub__accuracy=1.0, stub__first=0.0, stub__nonsense=0.0)
     assert sure["position"]["consistent"] == 1
     assert sure["win_rate"]["low"] < 0.5 < sure["win_rate"]["high"]
-    odd = measure(stub__accuracy=1.0, stub__first=0.3, stub__nonsense=0.1)
+    odd = found(stub__accuracy=1.0, stub__first=0.3, stub__nonsense=0.1)
     assert odd["unparsable_answers"] / odd["answers"] == pytest.approx(0.1, abs=0.02)
     assert odd["position"]["flip_rate"]["value"] == pytest.approx(0.3, abs=0.04)
     assert odd["position"]["first_preferred"]["value"] == pytest.approx(0.65, abs=0.03)
-    assert odd == measure(stub__accuracy=1.0, stub__first=0.3, stub__nonsense=0.1)
-    assert odd["win_rate"] != measure(stub__accuracy=1.0, stub__first=0.3, stub__nonsense=0.1, seed=1)["win_rate"]
-    rated = measure(judge__mode="single", stub__nonsense=0.0)
+    assert odd == found(stub__accuracy=1.0, stub__first=0.3, stub__nonsense=0.1)
+    assert odd["win_rate"] != found(stub__accuracy=1.0, stub__first=0.3, stub__nonsense=0.1, seed=1)["win_rate"]
+    rated = found(judge__mode="single", stub__nonsense=0.0)
     assert 1 <= rated["ratings"]["a"] <= 10
 
 
@@ -126,15 +132,15 @@ def test_a_local_model_judges_and_is_asked_once(file, finished, monkeypatch):
     short[0][0] = short[0][0]._replace(messages=(("user", "Say [[A]]."),))
     monkeypatch.setattr(judging.judge, "read", lambda *_: judging.judge.Judged(("a", "a"), (), "a"))
     x = judging.dataclasses.replace(x, asked=short)
-    found, rows = judging.measure(x)
+    found, rows = measure(x)
     assert found["cost"]["asked_now"] == 2  # the others are one request
     assert rows[0]["answers"][1] == rows[1]["answers"][0] == rows[1]["answers"][1]
-    assert judging.measure(x)[0]["cost"]["asked_now"] == 0
+    assert measure(x)[0]["cost"]["asked_now"] == 0
 
 
 def test_a_prompt_that_the_local_judge_cannot_read_is_named(file, tiny_base):
     with pytest.raises(UserError, match="more than the 128 that the judge reads"):
-        judging.measure(judging.build(config(f"data={file},local={tiny_base}")))
+        measure(judging.build(config(f"data={file},local={tiny_base}")))
 
 
 @pytest.mark.parametrize(
@@ -178,6 +184,6 @@ def test_every_default_of_a_judge_is_read(file, monkeypatch):
     monkeypatch.setattr(experiment, "plain", lambda config: bases.Recorder(config.to_dict(), asked))
     with judge_server.serving() as server:
         made = config(f"data={file}", judge__url=server.url, judge__model="m", data__rows=2)
-        judging.measure(judging.build(made))
-        judging.measure(judging.build(configs.override(made, {"judge.kind": "stub"})))
+        measure(judging.build(made))
+        measure(judging.build(configs.override(made, {"judge.kind": "stub"})))
     assert set(configs.flatten(made)) - asked == set()

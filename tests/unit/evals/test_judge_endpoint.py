@@ -126,17 +126,19 @@ def test_money_is_counted_by_the_prices_of_prompts_and_answers():
 
 def test_a_request_is_asked_once_however_often_it_stands_there_and_never_again(tmp_path):
     requests = [*MESSAGES[:3], MESSAGES[0]]
-    counted = []
+    counted, told = [], []
+    listen = {"count": counted.append, "tell": lambda *two: told.append(two)}
     with judge_server.serving() as server:
         kept = replies.Replies(tmp_path / "sub" / "judge.sqlite")
-        first, new = replies.ask(kept, {"model": "m"}, requests, judge(server.url), count=counted.append)
+        first, new = replies.ask(kept, {"model": "m"}, requests, judge(server.url), **listen)
         assert (len(first), new, counted) == (4, 3, [])
+        assert told == [(1, 3), (2, 3), (3, 3)]
         kept.close()
         kept = replies.Replies(tmp_path / "sub" / "judge.sqlite")
-        again = replies.ask(kept, {"model": "m"}, requests, judge(server.url), count=counted.append)
+        again = replies.ask(kept, {"model": "m"}, requests, judge(server.url), **listen)
         assert again == (first, 0)
         assert counted == first[:3]
-        other, new = replies.ask(kept, {"model": "n"}, requests[:1], judge(server.url), count=counted.append)
+        other, new = replies.ask(kept, {"model": "n"}, requests[:1], judge(server.url), **listen)
         assert (other, new) == (first[:1], 1)
         kept.close()
     assert sorted(server.answered.values()) == [1, 1, 2]
