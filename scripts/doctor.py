@@ -15,7 +15,7 @@ RUNTIME = (
     *("ml-collections", "wandb", "safetensors", "jaxtyping", "rich", "matplotlib", "httpx", "scipy"),
 )
 EXTRAS = {
-    "eval": ("krippendorff", "rouge-score", "sacrebleu", "statsmodels"),
+    "eval": ("krippendorff", "lm-eval", "rouge-score", "sacrebleu", "statsmodels"),
     "gguf": ("gguf",),
     "tensorboard": ("tensorboardX",),
     "parity": ("torch", "peft", "trl"),

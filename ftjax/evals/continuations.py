@@ -106,7 +106,7 @@ class _Batch(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _logps(params: Any, batch: _Batch, *, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
+def _logps(params: Any, batch: Any, *, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
     out = decoder.logps(
         params, batch.tokens, batch.targets, batch.weights, config, batch.positions, batch.segments, batch.branches
     )  # fmt: skip

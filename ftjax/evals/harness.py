@@ -5,28 +5,29 @@ special tokens are added in front, spaces between context and continuation belon
 is the BOS token (EOS without one).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 from ftjax.data import template
 from ftjax.data.tokenizer import Tokenizer
 from ftjax.errors import UserError
 from ftjax.evals import continuations, extra
 from ftjax.models.config import ModelConfig
+from ftjax.sampling import generate
 
 MOST_NEW = 256  # tokens of an answer where a task does not say, as in the harness
 GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0}
-
-Complete = Callable[..., list[str]]  # prompts, max_new_tokens, temperature, top_k, top_p, seed -> texts
 
 
 def bridge(
     params: Any,
     config: ModelConfig,
     tok: Tokenizer,
-    complete: Complete,
     *,
     chat: template.Template | None,
+    stop_ids: Sequence[int],
     length: int,
     rows: int,
     seed: int,
@@ -35,12 +36,18 @@ def bridge(
     api, windows = extra.library("lm_eval.api.model"), extra.library("lm_eval.utils")
     score = lambda pairs: continuations.score(params, config, pairs, length=length, rows=rows)
 
-    class Bridge(api.TemplateLM):
+    def complete(prompts: list[list[int]], sampling: dict[str, Any]) -> list[str]:
+        filled = prompts + [prompts[-1]] * (rows - len(prompts))  # one shape, few programs
+        out = generate.generate(params, filled, jax.random.key(seed), config, stop_ids=stop_ids, **sampling)
+        tokens, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
+        return [tok.decode(tokens[i][: lengths[i]].tolist(), skip_special=True) for i in range(len(prompts))]
+
+    class Bridge(api.TemplateLM):  # type: ignore[name-defined]
         """Answers the three kinds of requests."""
 
         @property
         def eot_token_id(self) -> int:
-            return tok.stop_ids[0]
+            return stop_ids[0]
 
         @property
         def prefix_token_id(self) -> int:
@@ -68,7 +75,7 @@ def bridge(
             ).text
 
         def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
-            return [tuple(one) for one in score([(context, rest) for _, context, rest in requests])]
+            return [(one.logp, one.greedy) for one in score([(context, rest) for _, context, rest in requests])]
 
         def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
             del disable_tqdm
@@ -87,15 +94,15 @@ def bridge(
             del disable_tqdm
             answers: dict[int, str] = {}
             for settings, numbers in _alike([request.args[1] for request in requests]):
-                sampling, most, until = _sampling(dict(requests[numbers[0]].args[1]))
-                room = config.context - most
+                sampling, until = _sampling(dict(requests[numbers[0]].args[1]))
+                room = config.context - sampling["max_new_tokens"]
                 if room < 1:
-                    raise UserError(f"{settings}: {most} new tokens leave no room in a context of {config.context}")
+                    raise UserError(f"{settings}: its new tokens leave no room in a context of {config.context}")
                 prompts = {n: self.tok_encode(requests[n].args[0])[-room:] for n in numbers}
                 order = sorted(numbers, key=lambda n: len(prompts[n]))
                 for first in range(0, len(order), rows):
                     chosen = order[first : first + rows]
-                    texts = complete([prompts[n] for n in chosen], max_new_tokens=most, seed=seed, **sampling)
+                    texts = complete([prompts[n] for n in chosen], sampling)
                     answers |= {n: _before(text, until) for n, text in zip(chosen, texts, strict=True)}
             return [answers[n] for n in range(len(requests))]
 
@@ -119,15 +126,15 @@ def _alike(settings: Sequence[dict[str, Any]]) -> list[tuple[str, list[int]]]:
     return list(found.items())
 
 
-def _sampling(given: dict[str, Any]) -> tuple[dict[str, Any], int, list[str]]:
-    """Returns how to sample, how many tokens, and the texts that end an answer; UserError for what we do not have."""
+def _sampling(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns how to generate, and the texts that end an answer; UserError for what we do not have."""
     given = extra.library("lm_eval.models.utils").normalize_gen_kwargs(given, MOST_NEW)
     until, most = given.pop("until", []), int(given.pop("max_gen_toks"))
     given.pop("do_sample", None)  # without it the temperature is 0 by now
     sampling = {name: given.pop(name, value) for name, value in GREEDY.items()}
     if given:
         raise UserError(f"the task asks for {', '.join(sorted(given))} when generating, which ftjax does not have")
-    return sampling, most, until
+    return {**sampling, "max_new_tokens": most}, until
 
 
 def _before(text: str, until: Sequence[str]) -> str:

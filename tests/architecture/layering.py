@@ -92,6 +92,7 @@ ONLY_AT = {
     "gguf": {"data"},
     "httpx": {"evals"},
     "krippendorff": {"evals"},
+    "lm_eval": {"evals"},
     "rouge_score": {"evals"},
     "sacrebleu": {"evals"},
     "statsmodels": {"evals"},
