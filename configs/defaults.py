@@ -215,6 +215,27 @@ def evaluate() -> ml_collections.ConfigDict:
     return config.lock()
 
 
+def benchmark() -> ml_collections.ConfigDict:
+    """A model on tasks of lm-evaluation-harness; the sections of the model are those of `evaluate`."""
+    own = evaluate()
+    config = ml_collections.ConfigDict()
+    config.seed = own.seed
+    config.model, config.quant = own.model, own.quant
+    config.data = {"template": own.data.template}
+    config.harness = {
+        "tasks": (),  # names of the harness's tasks and groups, or of local ones
+        "data": "",  # a folder with sets of which local tasks are made (evals/local_tasks.py)
+        "include": "",  # a folder with task files of your own, in the harness's YAML
+        "limit": 0,  # questions of a task at most; 0: all
+        "shots": -1,  # examples before a question; -1: as many as the task says
+        "chat": False,  # questions are rendered with the chat template
+        "length": 512,  # tokens of a row that several requests share
+        "rows": 4,  # rows of a batch, and answers generated at once
+    }
+    config.eval = {"level": 0.95}
+    return config.lock()
+
+
 def judge() -> ml_collections.ConfigDict:
     """A model that judges which of two answers is better; words and orders are MT-bench's."""
     config = ml_collections.ConfigDict()

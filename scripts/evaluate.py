@@ -1,13 +1,14 @@
-"""Measures a run, or a model with or without an adapter, on held-out rows; or has a judge compare two answers a prompt.
+"""Measures a run, or a model with or without an adapter, on held-out rows or benchmarks; or has a judge compare answers.
 
 python scripts/evaluate.py --config configs/eval/held_out.py:run=runs/NAME[,data=FILE]
 python scripts/evaluate.py --config configs/eval/held_out.py:model=DIR[,adapter=DIR],data=FILE
+python scripts/evaluate.py --config configs/eval/harness.py:run=runs/NAME --config.harness.tasks=(NAME,...)
 python scripts/evaluate.py --config configs/eval/judge.py --config.judge.url=URL --config.judge.model=NAME
                            --config.data.path=PAIRS.jsonl
                            [--config.section.key=value ...] [--workdir runs/NAME]
 
-Writes evaluation.json and answers.jsonl, or judge.json and judgments.jsonl, into a folder of its own. A judging that
-was stopped goes on in its folder.
+Writes evaluation.json and answers.jsonl, benchmarks.json and samples.jsonl, or judge.json and judgments.jsonl, into a
+folder of its own. A judging that was stopped goes on in its folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,26 +31,26 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workdir", type=Path, help="a new folder; default runs/<date>-<time>-eval-<model>-<id>")
     flags = cli.parse(parser, rest)
     config = configs.override(configs.load(flags.config), changes)
-    judges = "judge" in config
+    judges, benchmark = "judge" in config, "harness" in config
     resume = judges and _stopped(flags.workdir)
     if flags.workdir is not None and not resume and flags.workdir.is_dir() and any(flags.workdir.iterdir()):
         raise UserError(f"{flags.workdir} is not empty; give a new folder as --workdir, nothing is written over")
     folders.check(flags.workdir, resume)
 
-    from ftjax import evaluation, experiment, judging
+    from ftjax import benchmarks, evaluation, experiment, judging
 
     experiment.use_compilation_cache()
-    built = judging.build(config) if judges else evaluation.build(config)
+    built = (judging if judges else benchmarks if benchmark else evaluation).build(config)
     folder = folders.create(
         flags.workdir,
-        name=built.name if judges else f"eval-{built.name}",
+        name=built.name if judges or benchmark else f"eval-{built.name}",
         config=built.config,
         command=["python", "scripts/evaluate.py", *argv],
         resume=resume,
         may_change=judging.MAY_CHANGE if judges else (),
     )
     try:
-        show = _judge(built, folder) if judges else _measure(built, folder)
+        show = (_judge if judges else _benchmark if benchmark else _measure)(built, folder)
         folder.done()
     except BaseException as error:
         folder.failed(error)
@@ -74,6 +75,17 @@ def _judge(built: Any, folder: folders.Folder) -> Any:
     _lines(folder, "judgments.jsonl", rows)
     folder.json("judge.json", found)
     return lambda: report.judged(found, folder.path)
+
+
+def _benchmark(built: Any, folder: folders.Folder) -> Any:
+    from ftjax import benchmarks
+    from ftjax.runs import report
+
+    report.say(f"{built.name} on {len(built.tasks)} tasks")
+    found, rows = benchmarks.measure(built)
+    _lines(folder, "samples.jsonl", rows)
+    folder.json("benchmarks.json", found)
+    return lambda: report.benchmarked(found, folder.path)
 
 
 def _measure(built: Any, folder: folders.Folder) -> Any:

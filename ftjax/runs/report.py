@@ -106,6 +106,17 @@ def evaluated(
     say(f"everything is in {folder}: evaluation.json, answers.jsonl")
 
 
+def benchmarked(found: Mapping[str, Any], folder: Path) -> None:
+    """Prints a line for each metric of each task, and where everything is."""
+    table = rich.table.Table("task", "metric", "value", "interval", "of")
+    for task, metrics in found["tasks"].items():
+        for name, one in metrics.items():
+            ends = f"{one['low']:.3f} to {one['high']:.3f}" if "low" in one else ""
+            table.add_row(task, name, consoles.short(one["value"]), ends, str(one.get("of", "")))
+    _print(table)
+    say(f"everything is in {folder}: benchmarks.json, samples.jsonl")
+
+
 def judged(found: Mapping[str, Any], folder: Path) -> None:
     """Prints what a judge's verdicts come to, what speaks against them, what they cost, and where everything is."""
     table = rich.table.Table("judged", "", title=f"{found['judged']:,} of {found['pairs']:,} pairs")

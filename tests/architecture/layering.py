@@ -72,15 +72,26 @@ MAY_IMPORT = {
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these
 # The composition roots import anything but this.
 MAY_NOT_IMPORT = {
-    "experiment": {"run", "evaluation", "export", "quantization", "sweep", "judging", *PROGRAMS},
-    "reference": {"run", "evaluation", "export", "quantization", "sweep", "scoring", "judging", *PROGRAMS},
-    "reward_report": {"run", "evaluation", "export", "quantization", "sweep", "judging", *PROGRAMS},
-    "evaluation": {"run", "judging", "export", "quantization", "sweep", *PROGRAMS},
-    "judging": {"run", "evaluation", "export", "quantization", "sweep", *PROGRAMS},
-    "run": {"evaluation", "export", "quantization", "sweep", "judging", *PROGRAMS},
-    "sweep": {"evaluation", "export", "quantization", "judging", *PROGRAMS},
-    "export": {"run", "evaluation", "quantization", "sweep", "judging", *PROGRAMS},
-    "quantization": {"run", "evaluation", "export", "sweep", "judging", *PROGRAMS},
+    "experiment": {"run", "evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
+    "reference": {
+        "run",
+        "evaluation",
+        "export",
+        "quantization",
+        "sweep",
+        "scoring",
+        "judging",
+        "benchmarks",
+        *PROGRAMS,
+    },
+    "reward_report": {"run", "evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
+    "evaluation": {"run", "judging", "benchmarks", "export", "quantization", "sweep", *PROGRAMS},
+    "benchmarks": {"run", "evaluation", "judging", "export", "quantization", "sweep", *PROGRAMS},
+    "judging": {"run", "evaluation", "benchmarks", "export", "quantization", "sweep", *PROGRAMS},
+    "run": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
+    "sweep": {"evaluation", "export", "quantization", "judging", "benchmarks", *PROGRAMS},
+    "export": {"run", "evaluation", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
+    "quantization": {"run", "evaluation", "export", "sweep", "judging", "benchmarks", *PROGRAMS},
 }
 ROOMS = {*MAY_IMPORT, *MAY_NOT_IMPORT}
 

@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 from ftjax import config as configs
-from ftjax import evaluation, experiment, judging
+from ftjax import benchmarks, evaluation, experiment, judging
 from tests import bases
 
 ROOT = bases.ROOT
@@ -30,6 +30,7 @@ ARGUMENTS = {
         "run={run},base=true",
         "model={base},adapter={run}/adapter,data={rows}",
     ),
+    "configs/eval/harness.py": ("run={run}", "model={base},adapter={run}/adapter"),
     "configs/eval/judge.py": ("data={judged},stub", "data={judged},local={run}"),
     "configs/sft/jsonl.py": ("data={rows},model={base}", "data={rows},model={base},eval={rows},exact=true,steps=5"),
     "configs/dpo/jsonl.py": (
@@ -91,13 +92,15 @@ def build(config):
     """Builds what the config is for, from files and shapes alone."""
     if "judge" in config:
         return judging.build(config)
+    if "harness" in config:
+        return benchmarks.build(configs.override(config, {"harness.tasks": ("arc_easy",)}))
     return experiment.build(config) if "algorithm" in config else evaluation.build(config)
 
 
 def small(config):
     """The tiny base reads 128 tokens at most and is 32 wide; the tests' 8 devices want a row each."""
     shrunk = {}
-    if "judge" in config:
+    if "judge" in config or "harness" in config:
         return config
     if config.model.path != "base":
         shrunk |= {"data.max_length": 64, "eval.max_new_tokens": 32}
@@ -120,7 +123,10 @@ def test_a_config_file_builds_without_weights(name, argument, spec, monkeypatch,
         configs.override(config, {"model.path": str(tiny_base)})
     monkeypatch.setattr(hf_import, "load", lambda *_, **__: pytest.fail("weights were read"))
     built = build(small(config))
-    assert len(built.pairs) if "judge" in config else built.held_out.rows > 0
+    if "judge" in config or "harness" in config:
+        assert built.pairs if "judge" in config else built.tasks == ["arc_easy"]
+    else:
+        assert built.held_out.rows > 0
 
 
 @pytest.mark.parametrize(("name", "argument"), CALLS)
