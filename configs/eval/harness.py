@@ -1,0 +1,23 @@
+"""A run, or a model with or without an adapter, on tasks of lm-evaluation-harness.
+
+python scripts/evaluate.py --config configs/eval/harness.py:run=runs/NAME --config.harness.tasks=(arc_easy,hellaswag)
+python scripts/evaluate.py --config configs/eval/harness.py:model=DIR,adapter=DIR,data=FOLDER
+    --config.harness.tasks=(arc_easy_local,)
+
+`data` is a folder with sets of which local tasks are made, so that nothing is fetched: arc_easy_requests, mmlu_subset,
+anthropic_persona_evals, wikitext2_valid; without `harness.tasks` the error names what it has. Expect benchmarks.json
+and samples.jsonl in the folder: each metric with its interval, and each question.
+"""
+
+from configs import defaults
+from ftjax import config as args
+
+
+def get_config(arg=""):
+    arg = args.parse(arg, run="", model="", adapter="", data="")
+    config = defaults.benchmark()
+    config.model.run = arg.run
+    config.model.path = arg.model or config.model.path
+    config.model.adapter = arg.adapter
+    config.harness.data = arg.data
+    return config

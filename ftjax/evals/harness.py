@@ -1,0 +1,144 @@
+"""A bridge to lm-evaluation-harness: its tasks ask a model of ours, and get what its `hf` backend gives.
+
+`bridge` returns an `LM` for `lm_eval.simple_evaluate(model=...)`. Texts become tokens as there: the tokenizer's own
+special tokens are added in front, spaces between context and continuation belong to the continuation, an empty context
+is the BOS token (EOS without one).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from ftjax.data import template
+from ftjax.data.tokenizer import Tokenizer
+from ftjax.errors import UserError
+from ftjax.evals import continuations, extra
+from ftjax.models.config import ModelConfig
+from ftjax.sampling import generate
+
+MOST_NEW = 256  # tokens of an answer where a task does not say, as in the harness
+GREEDY = {"temperature": 0.0, "top_k": 0, "top_p": 1.0}
+
+
+def bridge(
+    params: Any,
+    config: ModelConfig,
+    tok: Tokenizer,
+    *,
+    chat: template.Template | None,
+    stop_ids: Sequence[int],
+    length: int,
+    rows: int,
+    seed: int,
+) -> Any:
+    """Returns a model of ours as the harness's `LM`; `length` and `rows` are those of `continuations.score`."""
+    api, windows = extra.library("lm_eval.api.model"), extra.library("lm_eval.utils")
+    score = lambda pairs: continuations.score(params, config, pairs, length=length, rows=rows)
+
+    def complete(prompts: list[list[int]], sampling: dict[str, Any]) -> list[str]:
+        filled = prompts + [prompts[-1]] * (rows - len(prompts))  # one shape, few programs
+        out = generate.generate(params, filled, jax.random.key(seed), config, stop_ids=stop_ids, **sampling)
+        tokens, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
+        return [tok.decode(tokens[i][: lengths[i]].tolist(), skip_special=True) for i in range(len(prompts))]
+
+    class Bridge(api.TemplateLM):  # type: ignore[name-defined]
+        """Answers the three kinds of requests."""
+
+        @property
+        def eot_token_id(self) -> int:
+            return stop_ids[0]
+
+        @property
+        def prefix_token_id(self) -> int:
+            return tok.bos_id if tok.bos_id is not None else self.eot_token_id
+
+        @property
+        def max_length(self) -> int:
+            return config.context
+
+        @property
+        def tokenizer_name(self) -> str:
+            return tok.fingerprint
+
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+            return encode(tok, string, special=add_special_tokens is not False)
+
+        def chat_template(self, chat_template: bool | str = False) -> str | None:
+            return chat.text if chat is not None and chat_template else None
+
+        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+            if chat is None:
+                raise UserError("the model has no chat template; run the tasks without one, or name one")
+            return template.render(
+                chat, chat_history, tools=(), add_generation_prompt=add_generation_prompt, variables={}
+            ).text
+
+        def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
+            return [(one.logp, one.greedy) for one in score([(context, rest) for _, context, rest in requests])]
+
+        def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+            del disable_tqdm
+            pairs, owners = [], []
+            for number, request in enumerate(requests):
+                ids = self.tok_encode(request.args[0])
+                for window in windows.get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, 1):
+                    pairs.append(windows.make_disjoint_window(window))
+                    owners.append(number)
+            sums = [0.0] * len(requests)
+            for number, one in zip(owners, score(pairs), strict=True):
+                sums[number] += one.logp
+            return sums
+
+        def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+            del disable_tqdm
+            answers: dict[int, str] = {}
+            for settings, numbers in _alike([request.args[1] for request in requests]):
+                sampling, until = _sampling(dict(requests[numbers[0]].args[1]))
+                room = config.context - sampling["max_new_tokens"]
+                if room < 1:
+                    raise UserError(f"{settings}: its new tokens leave no room in a context of {config.context}")
+                prompts = {n: self.tok_encode(requests[n].args[0])[-room:] for n in numbers}
+                order = sorted(numbers, key=lambda n: len(prompts[n]))
+                for first in range(0, len(order), rows):
+                    chosen = order[first : first + rows]
+                    texts = complete([prompts[n] for n in chosen], sampling)
+                    answers |= {n: _before(text, until) for n, text in zip(chosen, texts, strict=True)}
+            return [answers[n] for n in range(len(requests))]
+
+    return Bridge()
+
+
+def encode(tok: Tokenizer, text: str, *, special: bool) -> list[int]:
+    """Returns the tokens of a text, with `special` after a BOS where the tokenizer puts one, but never after two."""
+    ids = list(tok.encode(text).ids)
+    first = tok.bos_id
+    if not special or first is None or ids[:1] == [first]:
+        return ids
+    return [first, *ids] if tok.hf.encode("a")[:1] == [first] else ids
+
+
+def _alike(settings: Sequence[dict[str, Any]]) -> list[tuple[str, list[int]]]:
+    """Returns the numbers of the requests whose settings are the same, group by group."""
+    found: dict[str, list[int]] = {}
+    for number, one in enumerate(settings):
+        found.setdefault(repr(sorted(one.items(), key=str)), []).append(number)
+    return list(found.items())
+
+
+def _sampling(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Returns how to generate, and the texts that end an answer; UserError for what we do not have."""
+    given = extra.library("lm_eval.models.utils").normalize_gen_kwargs(given, MOST_NEW)
+    until, most = given.pop("until", []), int(given.pop("max_gen_toks"))
+    given.pop("do_sample", None)  # without it the temperature is 0 by now
+    sampling = {name: given.pop(name, value) for name, value in GREEDY.items()}
+    if given:
+        raise UserError(f"the task asks for {', '.join(sorted(given))} when generating, which ftjax does not have")
+    return {**sampling, "max_new_tokens": most}, until
+
+
+def _before(text: str, until: Sequence[str]) -> str:
+    for stop in until:
+        if stop:
+            text = text.split(stop, 1)[0]
+    return text

@@ -1,0 +1,130 @@
+"""Tasks of the harness made of files beside us, so that they run without a hub.
+
+`found(folder)` looks for the sets by the names of their folders. To add one: a function from a folder to the
+harness's own description of a task, and its name in `SETS`.
+"""
+
+from collections.abc import Callable, Iterable
+import gzip
+import json
+from pathlib import Path
+import re
+from typing import Any
+
+Rows = list[dict[str, Any]]
+LETTERS = "ABCD"
+
+
+def found(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the tasks of the sets that the folder holds, by name."""
+    made = (SETS[name](folder / name) for name in SETS if (folder / name).is_dir())
+    return {task["task"]: task for tasks in made for task in tasks}
+
+
+def arc_easy(folder: Path) -> list[dict[str, Any]]:
+    """Returns ARC easy, 0-shot, from requests as OLMo's harness writes them (570 questions, each choice a text)."""
+
+    def rows() -> Rows:
+        docs = {row["doc"]["id"]: row["doc"] for row in _rows(folder / "requests.jsonl.gz")}
+        return list(docs.values())
+
+    metrics = ("acc", "acc_norm")
+    return [_choices("arc_easy_local", rows, "{{query}}", "{{choices}}", "gold", metrics)]
+
+
+def mmlu(folder: Path) -> list[dict[str, Any]]:
+    """Returns the subjects of MMLU, 0-shot in the words of its authors, by the letters of the choices."""
+    lines = "".join(f"{letter}. {{{{choices[{n}]}}}}\n" for n, letter in enumerate(LETTERS))
+    ask = "The following are multiple choice questions (with answers) about {{subject.replace('_', ' ')}}.\n\n"
+    return [
+        _choices(
+            f"mmlu_{file.name.removesuffix('_test.jsonl.gz')}_local",
+            lambda file=file: _rows(file),
+            f"{ask}{{{{question.strip()}}}}\n{lines}Answer:",
+            list(LETTERS),
+            "answer",
+            ("acc",),
+        )
+        for file in sorted(folder.glob("*_test.jsonl.gz"))
+    ]
+
+
+def persona(folder: Path) -> list[dict[str, Any]]:
+    """Returns Anthropic's persona sets: how often the model prefers the answer that shows the trait."""
+
+    def rows(file: Path) -> Rows:
+        sides = ("answer_matching_behavior", "answer_not_matching_behavior")
+        return [
+            {"question": row["question"], "choices": [row[side].strip() for side in sides], "gold": 0}
+            for row in _rows(file)
+        ]
+
+    return [
+        _choices(
+            f"persona_{file.name.removesuffix('.jsonl.gz')}_local",
+            lambda file=file: rows(file),
+            "{{question}}\nAnswer:",
+            "{{choices}}",
+            "gold",
+            ("acc",),
+        )
+        for file in sorted(folder.glob("*.jsonl.gz"))
+    ]
+
+
+def wikitext(folder: Path) -> list[dict[str, Any]]:
+    """Returns the articles of WikiText-2's validation text, rolled through whole, by word and byte as they stand."""
+
+    def rows() -> Rows:
+        text = gzip.decompress((folder / "valid.txt.gz").read_bytes()).decode()
+        starts = [match.start() for match in re.finditer(r"^ = [^=].*[^=] = $", text, re.MULTILINE)]
+        return [{"page": text[a:b]} for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+
+    metrics = ("word_perplexity", "byte_perplexity", "bits_per_byte")
+    return [
+        {
+            "task": "wikitext_local",
+            "custom_dataset": _data(rows),
+            "test_split": "test",
+            "output_type": "loglikelihood_rolling",
+            "doc_to_text": "",
+            "doc_to_target": "{{page}}",
+            "metric_list": [{"metric": name} for name in metrics],
+        }
+    ]
+
+
+SETS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
+    "arc_easy_requests": arc_easy,
+    "mmlu_subset": mmlu,
+    "anthropic_persona_evals": persona,
+    "wikitext2_valid": wikitext,
+}
+
+
+def _choices(
+    name: str, rows: Callable[[], Rows], text: str, choices: str | list[str], target: str, metrics: Iterable[str]
+) -> dict[str, Any]:
+    return {
+        "task": name,
+        "custom_dataset": _data(rows),
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": text,
+        "doc_to_choice": choices,
+        "doc_to_target": target,
+        "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in metrics],
+    }
+
+
+def _data(rows: Callable[[], Rows]) -> Callable[..., dict[str, Any]]:
+    def load(**_: Any) -> dict[str, Any]:
+        import datasets
+
+        return {"test": datasets.Dataset.from_list(rows())}
+
+    return load
+
+
+def _rows(file: Path) -> Rows:
+    return [json.loads(line) for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
