@@ -272,14 +272,9 @@ def _own_samples(algorithm: str) -> ml_collections.ConfigDict:
     }
     config.reference = {"kind": "base"}  # base | start (a copy of what trains as it began) | none
     config.stop = {"spike_factor": 0.0, "patience": 0, "kl": 0.0}  # kl: nats a completion that end the run; 0: never
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.schedule = "constant"
-    config.optimizer.warmup_steps = 0
-    config.eval.path = "world:preferences/heldout?size=200"
-    config.eval.check = "ftjax.assets.world:reward"
-    config.eval.text = ""
-    config.eval.kl_prompts = 0
-    config.eval.every = 25
+    config.optimizer.update(learning_rate=1e-4, schedule="constant", warmup_steps=0)
+    config.eval.update(path="world:preferences/heldout?size=200", check="ftjax.assets.world:reward", every=25)
+    config.eval.text, config.eval.kl_prompts = "", 0
     config.log.samples = 10  # steps between tables of completions with their scores; 0: never
     return config
 
@@ -343,14 +338,8 @@ def evaluate() -> ml_collections.ConfigDict:
         "max_length": train.data.max_length,
         "truncation": train.data.truncation,
     }
-    config.eval = {
-        "rows": 0,  # at most; 0: all
-        "batch_size": train.eval.batch_size,
-        "check": train.eval.check,
-        "max_new_tokens": train.eval.max_new_tokens,
-        "generate_batch": train.eval.generate_batch,
-        "samples": train.eval.samples,
-    }
+    kept = ("batch_size", "check", "max_new_tokens", "generate_batch", "samples")
+    config.eval = {"rows": 0} | {name: train.eval[name] for name in kept}  # rows: at most; 0: all
     return config.lock()
 
 

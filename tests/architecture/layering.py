@@ -108,14 +108,17 @@ MAY_NOT_IMPORT = {
     "benchmarks": {"run", "evaluation", "judging", "export", "quantization", "sweep", *PROGRAMS},
     "judging": {"run", "evaluation", "benchmarks", "export", "quantization", "sweep", *PROGRAMS},
     "run": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "sweep": {"evaluation", "export", "quantization", "judging", "benchmarks", *PROGRAMS},
+    "own_pairs": {"run", "pipeline", "sweep", "judging", "benchmarks", *PROGRAMS},
+    "comparison": {"run", "pipeline", "sweep", "judging", "benchmarks", *PROGRAMS},
+    "pipeline": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
+    "sweep": {"evaluation", "export", "quantization", "judging", "benchmarks", "pipeline", *PROGRAMS},
     "export": {"run", "evaluation", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
     "quantization": {"run", "evaluation", "export", "sweep", "judging", "benchmarks", *PROGRAMS},
 }
 ROOMS = {*MAY_IMPORT, *MAY_NOT_IMPORT}
 
 ONLY_AT = {
-    "ml_collections": {"config", "experiment"},
+    "ml_collections": {"config", "experiment", "pipeline"},
     "wandb": {"runs"},
     "orbax": {"checkpoint"},
     "safetensors": {"checkpoint"},
@@ -131,7 +134,7 @@ ONLY_AT = {
     "jsonschema_specifications": {"verify"},
     "referencing": {"verify"},
     "langdetect": {"verify"},
-    "datasets": {"data"},
+    "datasets": {"data", "evals"},
     "detect_secrets": {"data"},
     "ftfy": {"data"},
     "phonenumbers": {"data"},

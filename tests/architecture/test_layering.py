@@ -78,7 +78,7 @@ def test_a_clean_house_breaks_no_rule(tmp_path):
         (
             "ftjax/train/two.py",
             "import ml_collections\n",
-            "ml_collections is imported in ['config', 'experiment'] only",
+            "ml_collections is imported in ['config', 'experiment', 'pipeline'] only",
         ),
         ("ftjax/runs/two.py", "from absl import app\n", "absl is imported in no room only"),
         ("ftjax/runs/two.py", "import scripts.train\n", "scripts is imported in no room only"),
