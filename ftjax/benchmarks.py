@@ -1,4 +1,7 @@
-"""A config -> what a model does on tasks of lm-evaluation-harness. A composition root: `build` checks, `measure` runs."""
+"""A config -> what a model does on tasks of lm-evaluation-harness.
+
+A composition root like `evaluation`: `build` checks everything without weights, `measure` reads them.
+"""
 
 from collections.abc import Mapping
 import dataclasses
@@ -56,7 +59,8 @@ def build(config: Any) -> Benchmark:
     inference.folder_of(made.model)
     own = local_tasks.found(files.existing(h["data"])) if h["data"] else {}
     include = str(files.existing(h["include"])) if h["include"] else None
-    known = extra.library("lm_eval.tasks").TaskManager(include_path=include)
+    everything = not set(h["tasks"]) <= set(own)  # reading the index of all tasks takes seconds
+    known = extra.library("lm_eval.tasks").TaskManager(include_path=include, include_defaults=everything)
     if not h["tasks"]:
         more = f"; {h['data']} has {', '.join(own)}" if own else ""
         raise UserError(
@@ -118,7 +122,7 @@ def _named(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _rows(task: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns one line a question and filter: its metrics, for paired comparisons with other models, and its answers."""
+    """Returns a line for each question and filter: its metrics, which paired comparisons take, and its answers."""
     return [
         {
             "task": task,
