@@ -1,4 +1,7 @@
-"""A config -> what a model does on tasks of lm-evaluation-harness. A composition root: `build` checks, `measure` runs."""
+"""A config -> what a model does on tasks of lm-evaluation-harness.
+
+A composition root like `evaluation`: `build` checks everything without weights, `measure` reads them.
+"""
 
 from collections.abc import Mapping
 import dataclasses
@@ -56,14 +59,15 @@ def build(config: Any) -> Benchmark:
     inference.folder_of(made.model)
     own = local_tasks.found(files.existing(h["data"])) if h["data"] else {}
     include = str(files.existing(h["include"])) if h["include"] else None
-    known = extra.library("lm_eval.tasks").TaskManager(include_path=include)
     if not h["tasks"]:
         more = f"; {h['data']} has {', '.join(own)}" if own else ""
         raise UserError(
             f"config.harness.tasks is empty; name tasks of lm-evaluation-harness: (arc_easy,hellaswag){more}"
         )
     tasks = [own.get(name, name) for name in h["tasks"]]
-    theirs = {*known.all_tasks, *known.all_groups, *known.all_tags}
+    known, theirs = _known(include, everything=False)
+    if not {*h["tasks"]} <= {*own, *theirs}:
+        known, theirs = _known(include, everything=True)
     for name in tasks:
         if isinstance(name, str) and name not in theirs:
             near = files.close_to(name, [*own, *sorted(theirs)])
@@ -71,6 +75,12 @@ def build(config: Any) -> Benchmark:
                 f"config.harness.tasks: there is no task {name!r}{near}; local ones: {some([*own], 20) or '-'}"
             )
     return Benchmark(c, made, tasks, known)
+
+
+def _known(include: str | None, *, everything: bool) -> tuple[Any, set[str]]:
+    """Returns the harness's TaskManager and the names it has; reading its own 14,000 tasks takes 6 s or more."""
+    found = extra.library("lm_eval.tasks").TaskManager(include_path=include, include_defaults=everything)
+    return found, {*found.all_tasks, *found.all_groups, *found.all_tags}
 
 
 def measure(x: Benchmark) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -118,7 +128,7 @@ def _named(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _rows(task: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns one line a question and filter: its metrics, for paired comparisons with other models, and its answers."""
+    """Returns a line for each question and filter: its metrics, which paired comparisons take, and its answers."""
     return [
         {
             "task": task,

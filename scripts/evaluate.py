@@ -1,4 +1,4 @@
-"""Measures a run, or a model with or without an adapter, on held-out rows or benchmarks; or has a judge compare answers.
+"""Measures a run, or a model with or without an adapter, on held-out rows or benchmarks; or has answers judged.
 
 python scripts/evaluate.py --config configs/eval/held_out.py:run=runs/NAME[,data=FILE]
 python scripts/evaluate.py --config configs/eval/held_out.py:model=DIR[,adapter=DIR],data=FILE

@@ -5,8 +5,8 @@ python scripts/evaluate.py --config configs/eval/harness.py:model=DIR,adapter=DI
     --config.harness.tasks=(arc_easy_local,)
 
 `data` is a folder with sets of which local tasks are made, so that nothing is fetched: arc_easy_requests, mmlu_subset,
-anthropic_persona_evals, wikitext2_valid; without `harness.tasks` the error names what it has. Expect benchmarks.json
-and samples.jsonl in the folder: each metric with its interval, and each question.
+anthropic_persona_evals, wikitext2_valid; without `harness.tasks` the error names what it has. `include` is a folder
+with task files of your own. Expect benchmarks.json and samples.jsonl: each metric with its interval, each question.
 """
 
 from configs import defaults
@@ -14,10 +14,11 @@ from ftjax import config as args
 
 
 def get_config(arg=""):
-    arg = args.parse(arg, run="", model="", adapter="", data="")
+    arg = args.parse(arg, run="", model="", adapter="", data="", include="")
     config = defaults.benchmark()
     config.model.run = arg.run
     config.model.path = arg.model or config.model.path
     config.model.adapter = arg.adapter
     config.harness.data = arg.data
+    config.harness.include = arg.include
     return config

@@ -5,6 +5,7 @@ harness's own description of a task, and its name in `SETS`.
 """
 
 from collections.abc import Callable, Iterable
+import functools
 import gzip
 import json
 from pathlib import Path
@@ -39,7 +40,7 @@ def mmlu(folder: Path) -> list[dict[str, Any]]:
     return [
         _choices(
             f"mmlu_{file.name.removesuffix('_test.jsonl.gz')}_local",
-            lambda file=file: _rows(file),
+            functools.partial(_rows, file),
             f"{ask}{{{{question.strip()}}}}\n{lines}Answer:",
             list(LETTERS),
             "answer",
@@ -62,7 +63,7 @@ def persona(folder: Path) -> list[dict[str, Any]]:
     return [
         _choices(
             f"persona_{file.name.removesuffix('.jsonl.gz')}_local",
-            lambda file=file: rows(file),
+            functools.partial(rows, file),
             "{{question}}\nAnswer:",
             "{{choices}}",
             "gold",

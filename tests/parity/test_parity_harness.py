@@ -12,7 +12,7 @@ from ftjax.evals import harness
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 BASE = str(inference.embedded_base())
-WORDS = "the lamp of Mara is red and her boat lies at the north pier of the town".split()
+WORDS = ["the", "lamp", "of", "Mara", "is", "red", "and", "her", "boat", "lies", "at", "north", "pier", "town"]
 
 
 @pytest.fixture(scope="module")

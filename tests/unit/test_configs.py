@@ -8,8 +8,8 @@ import shlex
 
 import pytest
 
-from ftjax import config as configs
 from ftjax import benchmarks, evaluation, experiment, judging
+from ftjax import config as configs
 from tests import bases
 
 ROOT = bases.ROOT
@@ -30,7 +30,7 @@ ARGUMENTS = {
         "run={run},base=true",
         "model={base},adapter={run}/adapter,data={rows}",
     ),
-    "configs/eval/harness.py": ("run={run}", "model={base},adapter={run}/adapter"),
+    "configs/eval/harness.py": ("run={run},include={tasks}", "model={base},adapter={run}/adapter,include={tasks}"),
     "configs/eval/judge.py": ("data={judged},stub", "data={judged},local={run}"),
     "configs/sft/jsonl.py": ("data={rows},model={base}", "data={rows},model={base},eval={rows},exact=true,steps=5"),
     "configs/dpo/jsonl.py": (
@@ -89,9 +89,10 @@ def tiny_sums(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory):
-    """Two answers to one prompt, in a file."""
+    """Two answers to one prompt, in a file, and beside it a task of the harness."""
     file = tmp_path_factory.mktemp("judged") / "pairs.jsonl"
     file.write_text(json.dumps({"prompt": "Red?", "a": "yes", "b": "no"}))
+    (file.parent / "own.yaml").write_text("task: own\ndataset_path: json\noutput_type: loglikelihood_rolling\n")
     return file
 
 
@@ -101,6 +102,7 @@ def spec(finished, tiny_base, tiny_rows, tiny_pairs, tiny_sums, judged, monkeypa
     monkeypatch.chdir(ROOT)
     known = {"run": finished.folder, "base": tiny_base, "rows": tiny_rows, "pairs": tiny_pairs, "judged": judged}
     known["sums"] = tiny_sums
+    known["tasks"] = judged.parent  # of the harness
     return lambda name, argument: f"{name}:{argument.format(**known)}"
 
 
@@ -109,7 +111,7 @@ def build(config):
     if "judge" in config:
         return judging.build(config)
     if "harness" in config:
-        return benchmarks.build(configs.override(config, {"harness.tasks": ("arc_easy",)}))
+        return benchmarks.build(configs.override(config, {"harness.tasks": ("own",)}))
     return experiment.build(config) if "algorithm" in config else evaluation.build(config)
 
 
@@ -140,7 +142,7 @@ def test_a_config_file_builds_without_weights(name, argument, spec, monkeypatch,
     monkeypatch.setattr(hf_import, "load", lambda *_, **__: pytest.fail("weights were read"))
     built = build(small(config))
     if "judge" in config or "harness" in config:
-        assert built.pairs if "judge" in config else built.tasks == ["arc_easy"]
+        assert built.pairs if "judge" in config else built.tasks == ["own"]
     else:
         assert built.held_out.rows > 0
 
