@@ -8,8 +8,8 @@ import shlex
 
 import pytest
 
-from ftjax import config as configs
 from ftjax import benchmarks, evaluation, experiment, judging
+from ftjax import config as configs
 from tests import bases
 
 ROOT = bases.ROOT
