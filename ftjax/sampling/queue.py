@@ -63,7 +63,7 @@ class _Queue:
     def reached(self) -> int:
         """Returns how many places of the cache the longest row in a slot has taken; its last token is not in it."""
         rows = self.row_of[~self.free()]
-        return max((len(self.prompts[row // self.samples]) + self.made.counts[row] - 1 for row in rows), default=0)
+        return int(max((len(self.prompts[row // self.samples]) + self.made.counts[row] - 1 for row in rows), default=0))
 
     def assign(self) -> tuple[list[Sequence[int]], np.ndarray]:
         """Gives free slots to waiting rows; returns the prompts to be read and, by slot, which of them it takes."""

@@ -26,8 +26,8 @@ class Rules(struct.PyTreeNode):
     """What is the same in every step of decoding."""
 
     warps: warp.Warps
-    stop_ids: jax.Array  # int32 [any]
-    ignore_stop: jax.Array  # bool []: a row goes on after a stop token
+    stop_ids: Any  # int32 [any], of NumPy or jax
+    ignore_stop: Any  # bool []: a row goes on after a stop token
     top_k: int = struct.field(pytree_node=False)  # 0: off
     new: int = struct.field(pytree_node=False)  # tokens that a row gets at most
 
