@@ -14,7 +14,7 @@ from ftjax.checkpoint import peft
 from ftjax.errors import UserError
 from ftjax.rl import layout
 from ftjax.runs import folder as folders
-from tests import bases, rl_cases
+from tests import bases, processes, rl_cases
 
 
 @pytest.fixture(scope="module")
@@ -113,15 +113,15 @@ def test_a_stop_text_that_the_tokenizer_cannot_write_is_named(config_of, monkeyp
         experiment.build(config_of("ppo", rollout__stop=("~~",)))
 
 
-def finish(config, folder):
-    """Returns the folder of a run that was trained to its end, and its experiment."""
-    built = experiment.build(config)
+def train(built, folder, *, resume=False):
+    """Trains an experiment in a folder, from its start or from its last checkpoint."""
     made = folders.create(
-        folder, name="run", config=built.config, command=["python"], resume=False, may_change=()
+        folder, name="run", config=built.config, command=["python"], resume=resume, may_change=()
     )  # fmt: skip
-    run.train(built, made, lambda _: None)
-    made.release()
-    return built
+    try:
+        run.train(built, made, lambda _: None)
+    finally:
+        made.release()
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,8 @@ def of_ppo(config_of, tmp_path_factory):
     config = config_of("ppo", steps=2, eval__every=0, rewards__missing_end="penalty", log__samples=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "plain", lambda config: bases.Recorder(config.to_dict(), asked))
-        built = finish(config, folder)
+        built = experiment.build(config)
+        train(built, folder)
     return folder, config, asked, built
 
 
@@ -148,6 +149,32 @@ def test_a_finished_run_leaves_its_value_and_another_run_begins_with_it(of_ppo, 
     made = jax.eval_shape(functools.partial(begun.init, jax.random.key(0)), again.abstract_base)
     assert jax.tree.structure(made.value) == jax.tree.structure(saved)
     assert peft.load(folder / "adapter", built.abstract_base, built.model_config).score is None
+
+
+def test_a_run_that_stopped_between_rollout_and_update_goes_on_to_the_bit(of_ppo, tmp_path):
+    """What the second step drew is lost; the run that goes on draws it again."""
+    whole, config = of_ppo[:2]
+    built = experiment.build(config)
+    drawn = built.objective.rollout
+    score, calls = drawn.score, []
+
+    def fails_once(samples):
+        calls.append([one.completion for one in samples])
+        if len(calls) == 2:
+            raise UserError("the judge is not at home")
+        return score(samples)
+
+    drawn.score = fails_once
+    with pytest.raises(UserError, match="not at home"):
+        train(built, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("[0-9]")] == ["1"]
+    train(experiment.build(config), tmp_path / "run", resume=True)
+    for result in ("adapter", "value"):
+        weights = f"{result}/adapter_model.safetensors"
+        assert (tmp_path / "run" / weights).read_bytes() == (whole / weights).read_bytes()
+    assert processes.metrics(tmp_path / "run") == processes.metrics(whole)
+    assert processes.files(tmp_path / "run" / "samples") == processes.files(whole / "samples")
+    assert calls[0] != calls[1]
 
 
 def test_every_default_of_a_ppo_run_is_read(of_ppo):
