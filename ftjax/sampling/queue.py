@@ -84,7 +84,7 @@ class _Queue:
             self.made.tokens[row, fresh] = columns.tokens[slot, first : first + count]
             self.made.logps[row, fresh] = columns.logps[slot, first : first + count]
             self.made.counts[row] = known + count
-            at = None if find is None else find(self.made.tokens[row, : known + count].tolist(), known)
+            at = None if find is None else find(self.made.tokens[row, : known + count].tolist(), int(known))
             if at is not None:
                 self.made.counts[row] = at
                 self.made.tokens[row, at:], self.made.logps[row, at:] = 0, 0

@@ -1,7 +1,8 @@
 """What travels between devices in a train step over a quantised base, read from the compiled program, and its numbers.
 
-Every algorithm of `ftjax.algorithms` is compiled once a mesh; a new one needs its batch in BATCHES and how it is made
-in MAKE.
+SFT and DPO are compiled for every mesh, the other algorithms that learn from data for the mixed one, in which all axes
+move something. A new one needs its batch in BATCHES and how it is made in MAKE; those that learn from their own samples
+are in `test_rl_meshes.py`.
 """
 
 import functools
@@ -27,7 +28,8 @@ from ftjax.train import state, step
 from tests import preference_cases
 
 MESHES = {"data": (8, 1, 1), "fsdp": (1, 8, 1), "tensor": (1, 1, 8), "mixed": (2, 2, 2)}
-ALGORITHMS = [name.partition(".")[0] for name in lookup.catalogue("ftjax.algorithms") if name.endswith(".make")]
+EVERYWHERE = ("sft", "dpo")
+OWN_SAMPLES = {"ppo", "grpo", "raft", "online_dpo"}
 # Sizes of which no two are alike, so that a shape in the program says what it is of.
 SHAPE = {"vocab_size": 64, "d_model": 128, "d_ff": 320, "n_heads": 8, "n_kv_heads": 8, "head_dim": 24}
 GROUP, RANK, ROWS, LENGTH = 8, 4, 8, 13
@@ -135,8 +137,14 @@ def config(tiny_config):
     return tiny_config(n_layers=2, windows=(0, 0), **SHAPE)
 
 
-each = pytest.mark.parametrize("name", MESHES)
-of_all = pytest.mark.parametrize("algorithm", ALGORITHMS)
+CASES = [(algorithm, name) for algorithm in MAKE for name in MESHES if algorithm in EVERYWHERE or name == "mixed"]
+each = pytest.mark.parametrize(("algorithm", "name"), CASES)
+of_some = pytest.mark.parametrize("algorithm", EVERYWHERE)
+
+
+def test_every_algorithm_has_its_case():
+    known = {name.partition(".")[0] for name in lookup.catalogue("ftjax.algorithms") if name.endswith(".make")}
+    assert known == MAKE.keys() | OWN_SAMPLES
 
 
 def matrices(base):
@@ -150,7 +158,6 @@ def slices_of(rows, columns):
     return {*cut, *((j, i) for i, j in cut)}
 
 
-@of_all
 @each
 def test_no_collective_touches_a_dense_base_weight(algorithm, name, config):
     found, _, _ = run_on(algorithm, config, name)
@@ -162,7 +169,7 @@ def test_no_collective_touches_a_dense_base_weight(algorithm, name, config):
     assert not [one for one in found if one.dtype == "u8" and one.dims not in stored], "neither codes nor scales"
 
 
-@of_all
+@of_some
 def test_fsdp_gathers_bytes(algorithm, config):
     found, _, _ = run_on(algorithm, config, "fsdp")
     gathered = {one.dims for one in found if one.operation == "all-gather" and one.dtype == "u8"}
@@ -170,7 +177,7 @@ def test_fsdp_gathers_bytes(algorithm, config):
         assert {(rows // 2, columns), (rows // GROUP, columns)} <= gathered, "codes and scales"
 
 
-@of_all
+@of_some
 @pytest.mark.parametrize("name", ["data", "tensor"])
 def test_without_fsdp_no_weight_is_gathered(algorithm, name, config):
     found, _, _ = run_on(algorithm, config, name)
@@ -179,7 +186,7 @@ def test_without_fsdp_no_weight_is_gathered(algorithm, name, config):
     assert not [one for one in found if one.dims in slices_of(vocabulary, width)], "the embedding, which is the head"
 
 
-@of_all
+@pytest.mark.parametrize("algorithm", MAKE)
 def test_a_mixed_mesh_gathers_over_fsdp_alone(algorithm, config):
     found, _, _ = run_on(algorithm, config, "mixed")
     gathered = {one.dims for one in found if one.operation == "all-gather" and one.dtype == "u8"}
@@ -187,7 +194,6 @@ def test_a_mixed_mesh_gathers_over_fsdp_alone(algorithm, config):
     assert not [dims for dims in gathered if config.d_ff in dims]
 
 
-@of_all
 @each
 def test_loss_and_gradients_are_those_of_one_device(algorithm, name, config):
     _, loss, grads = run_on(algorithm, config, name)

@@ -15,11 +15,11 @@ from ftjax.train import state, step
 from tests.unit.losses import loss_cases
 
 # The batch of interop.md, 2g, and what TRL's formulas give on it with advantages of 1 and -1 and clips of .2.
-MASK = np.array([[1, 1, 0], [1, 1, 1]], np.float32)
+MASK = jnp.array([[1, 1, 0], [1, 1, 1]], jnp.float32)
 NEW = np.array([[-1, -0.5, -2], [-0.2, -1.5, -0.7]], np.float32)
 OLD = np.array([[-1.2, -0.6, -1.5], [-0.2, -1, -1]], np.float32)
 ADVANTAGES = np.array([[1, 1, 1], [-1, -1, -1]], np.float32)
-ROWS = np.ones(2, np.float32)
+ROWS = jnp.ones(2, jnp.float32)
 CLIPS = {"clip_low": 0.2, "clip_high": 0.2}
 CASE = {
     "logps": NEW, "old_logps": OLD, "advantages": ADVANTAGES, "reference": OLD, "mask": MASK, "beta": 0.1, **CLIPS

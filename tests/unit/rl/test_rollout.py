@@ -46,7 +46,7 @@ def total(samples):
 def make(tiny_config):
     def build(score=total, judges=(), ending=lambda scores, *_: scores, **changes):
         return rollout.Rollout(
-            config=tiny_config(), settings=SETTINGS._replace(**changes), prompts=asked(), tokenizer=Numbers(),
+            config=tiny_config(), settings=SETTINGS._replace(**changes), prompts={one.number: one for one in asked()}, tokenizer=Numbers(),
             score=score, judges=list(judges), ending=ending, place=lambda x: jax.tree.map(jnp.asarray, x),
         )  # fmt: skip
 
