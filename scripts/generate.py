@@ -99,9 +99,9 @@ def talk(ask: Any, turns: list[Any], seed: int) -> None:
 
 def answer_file(ask: Any, start: list[Any], args: argparse.Namespace) -> None:
     """Writes each row of the input with its answer, in order; the file appears when all are there."""
-    from ftjax.data import prompts
+    from ftjax.data import questions
 
-    asked = prompts.read(args.input)
+    asked = questions.read(args.input)
     if any(args.column in one.row for one in asked):
         raise UserError(f"{args.input} has a column {args.column!r} already; name another one with --column")
     beside = args.output.with_name(args.output.name + ".tmp")

@@ -258,9 +258,9 @@ def test_generate_refuses_what_it_cannot_do(refused, words):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--temperature", "-1"), "temperature -1.0 >= 0"),
+        (("--temperature", "-1"), "temperature -1.0 must be >= 0"),
         (("--max-new-tokens", "0"), "max_new_tokens 0 must be >= 1"),
-        (("--top-p", "0"), "top_p 0.0 in (0, 1]"),
+        (("--top-p", "0"), "top_p 0.0 must be in (0, 1]"),
         (("--max-new-tokens", "1000"), "exceed the context of 128"),
         (("--template", "chatlm"), "no chat template 'chatlm' (did you mean 'chatml'?)"),
         (("--adapter", "nowhere"), "nowhere: no such folder; give the folder of a PEFT adapter"),

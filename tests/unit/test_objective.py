@@ -47,6 +47,7 @@ def test_a_number_out_of_its_range_is_refused_with_the_range(refused, kind, key,
 
 
 DIFFERENCES = "dpo, sigmoid, sigmoid_norm, hinge, ipo, exo_pair, robust, discopop"
+ALGORITHMS = "dpo, grpo, kto, online_dpo, ppo, raft, reward_model, sft"
 MISTAKES = [
     ("dpo", {"loss.names": ("dppo",)}, "config.loss.names has 'dppo'. Did you mean 'dpo'? Known: dpo, sigmoid, hinge,"),
     ("dpo", {"loss.names": ("metrics",)}, "config.loss.names has 'metrics'. Known: dpo"),
@@ -76,8 +77,8 @@ MISTAKES = [
         f"config.loss.divergence forward_kl goes with losses of a difference of log-ratios ({DIFFERENCES}), not with "
         "bco_pair; set config.loss.divergence=reverse_kl",
     ),
-    ("dpo", {"algorithm": "dpp"}, "config.algorithm is 'dpp'. Did you mean 'dpo'? Known: dpo, kto, reward_model, sft"),
-    ("dpo", {"algorithm": "completions"}, "config.algorithm is 'completions'. Known: dpo, kto, reward_model, sft"),
+    ("dpo", {"algorithm": "kdo"}, f"config.algorithm is 'kdo'. Did you mean 'kto'? Known: {ALGORITHMS}"),
+    ("dpo", {"algorithm": "completions"}, f"config.algorithm is 'completions'. Known: {ALGORITHMS}"),
     (
         "dpo",
         {"algorithm": "kto"},
