@@ -71,6 +71,8 @@ def build(
         place=functools.partial(meshes.place_batch, mesh),
     )
     made = {"ppo": _ppo, "grpo": _grpo, "raft": _raft, "online_dpo": _online_dpo}[c["algorithm"]](c, init, config, run)
+    if made.reference is None and not (c["adapter"]["path"] or c["adapter"]["name"] == "none"):
+        made = made._replace(reference=lambda frozen: frozen.base)  # it is there, and free
     return aim._replace(algorithm=made, rollout=run)
 
 
