@@ -69,21 +69,20 @@ def make(
     temperature, s = run.settings.temperature, settings
     once = updates == 1 and not s.importance_cap
     same = lambda trainable: trainable
+    ask = lambda params, rows: on_policy.logps(params, rows, config, temperature=temperature)
 
-    def look(trainable: Any, frozen: Frozen, done: Completed) -> tuple[Learned, Metrics]:
+    def look(trainable: Any, frozen: Frozen, done: Completed) -> tuple[tuple[Learned, jax.Array], Metrics]:
         rows, mask = done.rows, done.rows.mask
         told: Metrics = {}
         mine: Any = None
         theirs: Any = None
         if not once or carrying.reference != "none":
-            mine = on_policy.asked(attach.attach(frozen.base, trainable), rows, config, temperature=temperature)[
-                0
-            ].logps
+            mine = ask(attach.attach(frozen.base, trainable), rows)
             told |= on_policy.drift(mine, done.sampler_logps, mask)
         scores, more = on_policy.normalised(frozen.extra, done.scores, done.valid)
         told |= more
         if carrying.reference != "none":
-            theirs = on_policy.asked(on_policy.reference(frozen), rows, config, temperature=temperature)[0].logps
+            theirs = ask(on_policy.reference(frozen), rows)
             told |= on_policy.kl_metrics(mine, theirs, mask, done.valid)
             told["objective/kl_coef"] = frozen.extra.coefficient
             if s.kl_in == "reward":
@@ -93,36 +92,29 @@ def make(
         counted = _counted(done, s)
         every = jnp.broadcast_to(found[..., None], mask.shape)
         if s.importance_cap:
-            weight = policy.truncated_importance(_flat(mine), _flat(done.sampler_logps), cap=s.importance_cap)
+            weight = policy.truncated_importance(
+                layout.flat(mine), layout.flat(done.sampler_logps), cap=s.importance_cap
+            )
             every = every * weight.reshape(mask.shape)
         told["groups"] = jnp.sum(jnp.any(counted != 0, axis=1), dtype=jnp.float32)
         kept = theirs if s.kl_in == "loss" else None
-        return Learned(rows, None if once else mine, kept, every * mask, counted), told
-
-    look_jit = jax.jit(look)
-
-    def experience(trainable: Any, frozen: Frozen, batch: Any, key: jax.Array) -> tuple[on_policy.Experience]:
-        done, told = on_policy.collect(run, same, trainable, frozen, batch, key)
-        learned, more = look_jit(trainable, frozen, done)
-        if on_policy.KL in more:
-            on_policy.refuse_far(more, most_kl)
-        return (on_policy.Experience((learned, done.sampler_logps), told | more),)
+        return (Learned(rows, None if once else mine, kept, every * mask, counted), done.sampler_logps), told
 
     def loss(trainable: Any, frozen: Frozen, batch: Any, key: jax.Array | None) -> tuple[Any, Any, Metrics]:
         del key  # no dropout: a ratio of two forward passes must not be noise
         learned, sampled = batch
         params = attach.attach(frozen.base, trainable)
         out, _ = on_policy.asked(params, learned.rows, config, temperature=temperature)
-        logps, mask, rows = _flat(out.logps), _flat(learned.rows.mask), learned.counted.reshape(-1)
-        old = jax.lax.stop_gradient(logps) if learned.logps is None else _flat(learned.logps)
-        values, metrics = _loss(s, logps, old, mask, _flat(learned.advantages))
+        logps, mask, rows = layout.flat(out.logps), layout.flat(learned.rows.mask), learned.counted.reshape(-1)
+        old = jax.lax.stop_gradient(logps) if learned.logps is None else layout.flat(learned.logps)
+        values, metrics = _loss(s, logps, old, mask, layout.flat(learned.advantages))
         metrics["policy/approxkl_avg"] = jnp.square(jax.lax.stop_gradient(logps) - old) / 2
         metrics["val/ratio"] = jnp.exp(jax.lax.stop_gradient(logps) - old)
-        metrics["entropy"] = _flat(out.entropy)
+        metrics["entropy"] = layout.flat(out.entropy)
         if learned.logps is None:
-            metrics |= policy.drift(old, _flat(sampled), cap=1e4)
+            metrics |= policy.drift(old, layout.flat(sampled), cap=1e4)
         if learned.reference is not None:
-            penalty, nats = policy.kl_penalty(logps=logps, reference=_flat(learned.reference), beta=1.0)
+            penalty, nats = policy.kl_penalty(logps=logps, reference=layout.flat(learned.reference), beta=1.0)
             values, metrics = values + frozen.extra.coefficient * penalty, metrics | nats
         told = normalise.metrics_of_tokens(metrics, mask, rows)
         length = {"max_completion_length": run.settings.max_new_tokens} if s.normaliser == "per_length" else {}
@@ -130,13 +122,9 @@ def make(
         return made.losses, made.weights, told
 
     return on_policy.algorithm_of(
-        init=init, experience=experience, loss=loss, carrying=carrying, policy_of=same, terms=1
-    )
-
-
-def _flat(x: jax.Array) -> jax.Array:
-    """Returns [P, G, N] as rows of completions [B, N]."""
-    return x.reshape(-1, x.shape[-1])
+        init=init, experience=on_policy.experience_of(run, same, look, most_kl=most_kl), loss=loss, carrying=carrying,
+        policy_of=same, terms=1,
+    )  # fmt: skip
 
 
 def _advantages(scores: jax.Array, valid: jax.Array, mask: jax.Array, name: str) -> jax.Array:

@@ -126,33 +126,46 @@ def asked(
     return layout.logps(params, hidden, rows, config, temperature=temperature), hidden
 
 
-def kl_metrics(logps: jax.Array, other: jax.Array, mask: jax.Array, valid: jax.Array) -> Metrics:
+def logps(params: Any, rows: layout.Rows, config: ModelConfig, *, temperature: float) -> jax.Array:
+    """Returns the log-probabilities of completions under a policy, [P, G, N]."""
+    return asked(params, rows, config, temperature=temperature)[0].logps
+
+
+def kl_metrics(mine: jax.Array, other: jax.Array, mask: jax.Array, valid: jax.Array) -> Metrics:
     """Returns KL(policy || reference) of whole completions in nats, by k1 (TRL's objective/kl) and by k3."""
     of_rows = lambda values: reduce.masked_mean(jnp.sum(values * mask, axis=-1), valid)
-    return {KL: of_rows(kl.k1(logps, other)), "objective/kl_k3": of_rows(kl.k3(logps, other))}
+    return {KL: of_rows(kl.k1(mine, other)), "objective/kl_k3": of_rows(kl.k3(mine, other))}
 
 
-def drift(logps: jax.Array, sampler: jax.Array, weights: jax.Array) -> Metrics:
+def drift(mine: jax.Array, sampler: jax.Array, weights: jax.Array) -> Metrics:
     """Returns how far the sampler's log-probabilities are from a training forward's, in TRL's names."""
-    apart = jnp.abs(logps - sampler)
+    apart = jnp.abs(mine - sampler)
     return {
         "sampling/sampling_logp_difference/mean": reduce.masked_mean(apart, weights),
         "sampling/sampling_logp_difference/max": jnp.max(jnp.where(weights != 0, apart, 0.0)),
     }
 
 
-def collect(
-    run: rollout.Rollout,
-    policy_of: Callable[[Any], Any],
-    trainable: Any,
-    frozen: algorithm.Frozen,
-    batch: Any,
-    key: Any,
-) -> tuple[rollout.Completed, dict[str, Any]]:
-    """Returns completions of the sampler: the policy, or the copy that lags behind it."""
-    sampler = frozen.extra.sampler
-    params = attach.attach(frozen.base, policy_of(trainable) if sampler is None else sampler)
-    return run(params, frozen.base, batch, jax.random.fold_in(key, _DRAWS))
+def experience_of(
+    run: rollout.Rollout, policy_of: Callable[[Any], Any], look: Callable[..., tuple[Any, Metrics]], *, most_kl: float
+) -> Callable[[Any, algorithm.Frozen, Any, jax.Array], tuple[Experience]]:
+    """Returns the experience of an algorithm: completions of its sampler, and what `look` makes of them.
+
+    The sampler is the policy, or the copy that lags behind it. `look(trainable, frozen, completed) -> (rows, told)` is
+    compiled. A UserError is raised where the KL is above `most_kl`, before anything is learned.
+    """
+    compiled = jax.jit(look)
+
+    def experience(trainable: Any, frozen: algorithm.Frozen, batch: Any, key: jax.Array) -> tuple[Experience]:
+        sampler = frozen.extra.sampler
+        params = attach.attach(frozen.base, policy_of(trainable) if sampler is None else sampler)
+        done, told = run(params, frozen.base, batch, jax.random.fold_in(key, _DRAWS))
+        rows, more = compiled(trainable, frozen, done)
+        if KL in more:
+            refuse_far(more, most_kl)
+        return (Experience(rows, told | more),)
+
+    return experience
 
 
 def refuse_far(told: Metrics, most: float) -> None:

@@ -41,30 +41,20 @@ def make(
     """Returns the algorithm; `run` draws and scores, `beta` scales the implicit rewards of the metrics."""
     temperature = run.settings.temperature
     same = lambda trainable: trainable
-    total = lambda params, rows: on_policy.asked(params, rows, config, temperature=temperature)[0].logps
+    ask = lambda params, rows: on_policy.logps(params, rows, config, temperature=temperature)
 
     def look(trainable: Any, frozen: Frozen, done: Completed) -> tuple[Learned, Metrics]:
-        mine, theirs = (
-            total(params, done.rows)
-            for params in (attach.attach(frozen.base, trainable), on_policy.reference(frozen))
-        )  # fmt: skip
+        mine = ask(attach.attach(frozen.base, trainable), done.rows)
+        theirs = ask(on_policy.reference(frozen), done.rows)
         told = groups.metrics(done.scores, done.valid)
         told |= on_policy.drift(mine, done.sampler_logps, done.rows.mask)
         told |= on_policy.kl_metrics(mine, theirs, done.rows.mask, done.valid)
         pair = groups.best_and_worst(done.scores, done.valid)
         return Learned(done.rows, jnp.sum(theirs, axis=-1), pair), told
 
-    look_jit = jax.jit(look)
-
-    def experience(trainable: Any, frozen: Frozen, batch: Any, key: jax.Array) -> tuple[on_policy.Experience]:
-        done, told = on_policy.collect(run, same, trainable, frozen, batch, key)
-        learned, more = look_jit(trainable, frozen, done)
-        on_policy.refuse_far(more, most_kl)
-        return (on_policy.Experience(learned, told | more),)
-
     def loss(trainable: Any, frozen: Frozen, batch: Learned, key: jax.Array | None) -> tuple[Any, Any, Metrics]:
         del key  # no dropout: a ratio of two models must not be noise
-        mine = jnp.sum(total(attach.attach(frozen.base, trainable), batch.rows), axis=-1)
+        mine = jnp.sum(ask(attach.attach(frozen.base, trainable), batch.rows), axis=-1)
         pick = lambda values, at: jnp.take_along_axis(values, at[:, None], axis=1)[:, 0]
         pairs = lambda values: PairLogps(pick(values, batch.pair.chosen), pick(values, batch.pair.rejected))
         held, theirs = pairs(mine), pairs(batch.reference)
@@ -73,5 +63,6 @@ def make(
         return values, batch.pair.present.astype(jnp.float32), metrics
 
     return on_policy.algorithm_of(
-        init=init, experience=experience, loss=loss, carrying=carrying, policy_of=same, terms=1
-    )
+        init=init, experience=on_policy.experience_of(run, same, look, most_kl=most_kl), loss=loss, carrying=carrying,
+        policy_of=same, terms=1,
+    )  # fmt: skip

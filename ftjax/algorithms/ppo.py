@@ -61,7 +61,7 @@ class Learned(NamedTuple):
     returns: jax.Array
     weights: jax.Array  # 1 for tokens of completions that have a score
     value_weights: jax.Array
-    text: Any  # rows of ordinary text, or None
+    text: Any = None  # rows of ordinary text
 
 
 class Targets(NamedTuple):
@@ -118,7 +118,7 @@ def make(
             return layout.values(trainable.policy, hidden)
         return layout.values(trainable.value, layout.hidden(attach.attach(base, trainable.value), rows, config))
 
-    def look(trainable: Trainable, frozen: Frozen, done: Completed, text: Any) -> tuple[Learned, Metrics]:
+    def look(trainable: Trainable, frozen: Frozen, done: Completed) -> tuple[Learned, Metrics]:
         rows, mask = done.rows, done.rows.mask
         # Dropout is off here and in the loss (19): a ratio of two forward passes must not be noise.
         mine, hidden = on_policy.asked(
@@ -128,17 +128,19 @@ def make(
         values = values_of(trainable, frozen.base, rows, hidden)[..., :-1]  # (1): before each token, of the whole text
         scores, told = on_policy.normalised(frozen.extra, done.scores, done.valid)
         found = targets(
-            logps=_flat(mine.logps), reference=_flat(theirs.logps), values=_flat(values), mask=_flat(mask),
+            logps=layout.flat(mine.logps), reference=layout.flat(theirs.logps), values=layout.flat(values), mask=layout.flat(mask),
             scores=scores.reshape(-1), valid=done.valid.reshape(-1), coefficient=frozen.extra.coefficient, settings=s,
         )  # fmt: skip
         ready = found.advantages
         if s.importance_cap:
-            ready *= policy.truncated_importance(_flat(mine.logps), _flat(done.sampler_logps), cap=s.importance_cap)
+            ready *= policy.truncated_importance(
+                layout.flat(mine.logps), layout.flat(done.sampler_logps), cap=s.importance_cap
+            )
         back: Callable[[Any], Any] = lambda x: x.reshape(mask.shape)
         kept = (found.values, ready, found.returns, found.weights, found.value_weights)
         values, ready, returns, weights, value_weights = map(back, kept)
-        learned = Learned(rows, mine.logps, values, ready, returns, weights, value_weights, text)
-        of_rows = lambda x: reduce.masked_mean(jnp.sum(_flat(x) * found.weights, axis=1), done.valid.reshape(-1))
+        learned = Learned(rows, mine.logps, values, ready, returns, weights, value_weights)
+        of_rows = lambda x: reduce.masked_mean(jnp.sum(layout.flat(x) * found.weights, axis=1), done.valid.reshape(-1))
         cost = -frozen.extra.coefficient * of_rows(back(found.penalties))
         unexplained = _variance(found.returns - found.values, found.value_weights)
         spread = _variance(found.returns, found.value_weights)
@@ -149,34 +151,35 @@ def make(
             "objective/non_score_reward": cost,
             "objective/rlhf_reward": cost + reduce.masked_mean(scores, done.valid),
             "objective/kl_coef": frozen.extra.coefficient,
-            "policy/entropy_avg": reduce.masked_mean(_flat(mine.entropy), found.weights),
+            "policy/entropy_avg": reduce.masked_mean(layout.flat(mine.entropy), found.weights),
             "val/explained_variance": 1 - unexplained / jnp.maximum(spread, 1e-9),
         }
 
-    look_jit = jax.jit(look)
+    drawn = on_policy.experience_of(run, policy_of, look, most_kl=most_kl)
 
     def experience(trainable: Trainable, frozen: Frozen, batch: Any, key: jax.Array) -> tuple[on_policy.Experience]:
-        done, told = on_policy.collect(run, policy_of, trainable, frozen, batch, key)
-        learned, more = look_jit(trainable, frozen, done, None if batch.text is None else run.place(batch.text))
-        on_policy.refuse_far(more, most_kl)
-        return (on_policy.Experience(learned, told | more),)
+        (found,) = drawn(trainable, frozen, batch, key)
+        return (found._replace(rows=found.rows._replace(text=batch.text)),)
 
     def loss(trainable: Trainable, frozen: Frozen, batch: Learned, key: jax.Array | None) -> tuple[Any, Any, Metrics]:
         del key
         params = attach.attach(frozen.base, trainable.policy)
         out, hidden = on_policy.asked(params, batch.rows, config, temperature=temperature)
         losses, metrics = policy.ppo(  # (14), (25)
-            logps=_flat(out.logps), old_logps=_flat(batch.logps), advantages=_flat(batch.advantages),
+            logps=layout.flat(out.logps), old_logps=layout.flat(batch.logps), advantages=layout.flat(batch.advantages),
             clip_low=s.clip_low, clip_high=s.clip_high,
         )  # fmt: skip
         if s.dual_clip:
-            losses, more = policy.dual_clip(losses, _flat(batch.advantages), bound=s.dual_clip)
+            losses, more = policy.dual_clip(losses, layout.flat(batch.advantages), bound=s.dual_clip)
             metrics |= more
         values = values_of(trainable, frozen.base, batch.rows, hidden)[..., :-1]
         errors, told = policy.value(  # (15)
-            values=_flat(values), old_values=_flat(batch.values), returns=_flat(batch.returns), clip=s.value_clip
+            values=layout.flat(values),
+            old_values=layout.flat(batch.values),
+            returns=layout.flat(batch.returns),
+            clip=s.value_clip,
         )
-        weights, value_weights = _flat(batch.weights), _flat(batch.value_weights)
+        weights, value_weights = layout.flat(batch.weights), layout.flat(batch.value_weights)
         of_values = {"loss/value_avg": jax.lax.stop_gradient(errors), **told}
         reported: Metrics = metrics | {"loss/policy_avg": jax.lax.stop_gradient(losses)}
         reported |= {name: reduce.Weighted(x, value_weights) for name, x in of_values.items()}
@@ -194,11 +197,6 @@ def make(
         init=with_values(init, shared=shared), experience=experience, loss=loss, carrying=carrying, policy_of=policy_of,
         terms=3 if s.text_coefficient else 2,
     )._replace(value=value_of)  # fmt: skip
-
-
-def _flat(x: jax.Array) -> jax.Array:
-    """Returns [P, G, N] as rows of completions [B, N]."""
-    return x.reshape(-1, x.shape[-1])
 
 
 def targets(

@@ -34,32 +34,23 @@ def make(
     def look(trainable: Any, frozen: Frozen, done: Completed) -> tuple[Learned, Metrics]:
         found, differ = groups.best(done.scores, done.valid), groups.signal(done.scores, done.valid)
         best = jax.nn.one_hot(found.place, done.scores.shape[1]) * (found.present & differ)[:, None]
-        ask = lambda params: on_policy.asked(params, done.rows, config, temperature=temperature)[0].logps
+        ask = lambda params: on_policy.logps(params, done.rows, config, temperature=temperature)
         mine, mask = ask(attach.attach(frozen.base, trainable)), done.rows.mask
         told = groups.metrics(done.scores, done.valid) | on_policy.drift(mine, done.sampler_logps, mask)
         if carrying.reference != "none":
             told |= on_policy.kl_metrics(mine, ask(on_policy.reference(frozen)), mask, done.valid)
         return Learned(done.rows, best), told
 
-    look_jit = jax.jit(look)
-
-    def experience(trainable: Any, frozen: Frozen, batch: Any, key: jax.Array) -> tuple[on_policy.Experience]:
-        done, told = on_policy.collect(run, same, trainable, frozen, batch, key)
-        learned, more = look_jit(trainable, frozen, done)
-        if on_policy.KL in more:
-            on_policy.refuse_far(more, most_kl)
-        return (on_policy.Experience(learned, told | more),)
-
     def loss(trainable: Any, frozen: Frozen, batch: Learned, key: jax.Array | None) -> tuple[Any, Any, Metrics]:
         # As data: at temperature 1, and with dropout where the adapter has it.
         params = attach.attach(frozen.base, trainable, key)
         out, _ = on_policy.asked(params, batch.rows, config, temperature=1.0)
-        flat = lambda x: x.reshape(-1, x.shape[-1])
         values, metrics = supervised.cross_entropy(
-            logps=flat(out.logps), entropy=flat(out.entropy), correct=flat(out.correct)
+            logps=layout.flat(out.logps), entropy=layout.flat(out.entropy), correct=layout.flat(out.correct)
         )
-        return values, flat(batch.rows.mask * batch.best[..., None]), metrics
+        return values, layout.flat(batch.rows.mask * batch.best[..., None]), metrics
 
     return on_policy.algorithm_of(
-        init=init, experience=experience, loss=loss, carrying=carrying, policy_of=same, terms=1
-    )
+        init=init, experience=on_policy.experience_of(run, same, look, most_kl=most_kl), loss=loss, carrying=carrying,
+        policy_of=same, terms=1,
+    )  # fmt: skip

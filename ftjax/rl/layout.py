@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ftjax.models import decoder
+from ftjax.models import decoder, heads
 from ftjax.models.config import ModelConfig
 from ftjax.nn import embedding, token_logps
 
@@ -78,13 +78,13 @@ def logps(
     are divided in place of logits, and a bound of logits with them.
     """
     prompts, count, length = rows.completions.shape
-    flat = lambda x: x.reshape(prompts, count * length, *x.shape[3:])
+    side_by_side = lambda x: x.reshape(prompts, count * length, *x.shape[3:])
     head, tied = embedding.head(params.lm_head, params.embed_tokens)
     found = token_logps.token_logps(
-        flat(hidden_PGND[:, :, :-1]) / temperature,
+        side_by_side(hidden_PGND[:, :, :-1]) / temperature,
         head,
-        flat(rows.completions),
-        flat(rows.mask),
+        side_by_side(rows.completions),
+        side_by_side(rows.mask),
         tied=tied,
         softcap=config.logit_softcap / temperature,
         squares=False,
@@ -93,9 +93,14 @@ def logps(
     return token_logps.TokenLogps(*map(back, found))
 
 
+def flat(x_PGN: jax.Array) -> jax.Array:
+    """Returns numbers of tokens [P, G, N] as rows of completions [B, N], which losses and advantages take."""
+    return x_PGN.reshape(-1, x_PGN.shape[-1])
+
+
 def values(params: Any, hidden_PGND: jax.Array) -> jax.Array:
     """Returns what the head of one number says in every state, float32 [P, G, N + 1]: at n before token n (1)."""
-    return (hidden_PGND.astype("float32") @ params.score)[..., 0]
+    return heads.values(params, hidden_PGND)
 
 
 def ends(rows: Rows) -> jax.Array:

@@ -45,31 +45,29 @@ def update_of(algorithm: Algorithm, optimizer: optax.GradientTransformation, *, 
     Where the loss is a sum of terms, each is divided by its own weight, over the whole batch.
     """
 
+    counted = lambda weights: jnp.stack([jnp.sum(w, dtype=jnp.float32) for w in weights])
+
     def summed(trainable: Any, base: Any, part: Any, key: jax.Array, counts: Any) -> tuple[jax.Array, Any]:
         values, weights, metrics = algorithm.loss(trainable, base, part, key)
         if algorithm.terms == 1:
             total, weight = reduce.masked_sum(values, weights), jnp.sum(weights, dtype=jnp.float32)
             return total, (weight, reduce.totals(metrics, weights))
         # The share of a microbatch in the mean of every term, whose weights over all of them are known.
-        means = [reduce.masked_sum(v, w) / n for v, w, n in zip(values, weights, counts, strict=True)]
+        counts = counted(weights) if counts is None else counts
+        means = [
+            reduce.masked_sum(v, w) / n for v, w, n in zip(values, weights, jnp.maximum(counts, 1e-9), strict=True)
+        ]
         return sum(means, jnp.float32(0)), (jnp.float32(1 / microbatches), reduce.totals(metrics, weights[0]))
 
     gradient = jax.value_and_grad(summed, has_aux=True)
 
-    def count(trainable: Any, base: Any, part: Any, key: jax.Array) -> Any:
-        """Returns the weight of every term; all else that the loss computes for it is dead code."""
-        if algorithm.terms == 1:
-            return None
-        weights = algorithm.loss(trainable, base, part, key)[1]
-        return jnp.stack([jnp.sum(w, dtype=jnp.float32) for w in weights])
-
     def over_microbatches(trainable: Any, base: Any, batch: Any, key: jax.Array) -> Any:
-        least = lambda counts: None if counts is None else tuple(jnp.maximum(counts, 1e-9))
         if microbatches == 1:
-            return gradient(trainable, base, batch, key, least(count(trainable, base, batch, key)))
-        parts = _microbatches(batch, microbatches)
-        counts = jax.lax.map(lambda part: count(trainable, base, part, key), parts)
-        counts = least(None if counts is None else jnp.sum(counts, axis=0))
+            return gradient(trainable, base, batch, key, None)
+        parts, counts = _microbatches(batch, microbatches), None
+        if algorithm.terms > 1:  # all that the loss computes beside its weights is dead code here
+            each = jax.lax.map(lambda part: counted(algorithm.loss(trainable, base, part, key)[1]), parts)
+            counts = jnp.sum(each, axis=0)
         first = jax.tree.map(lambda x: x[0], parts)
         shapes = jax.eval_shape(gradient, trainable, base, first, key, counts)
         start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
