@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 import functools
 import inspect
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -148,28 +149,34 @@ def _held_against_base(made: Algorithm, c: Mapping[str, Any]) -> Algorithm:
 
 
 def _term(name: str, weight: float, section: Mapping[str, Any]) -> dpo.Term:
-    modules = (preference, reference_free)
-    known = {
-        word: found
-        for module in modules
-        for word, found in vars(module).items()
-        if inspect.isfunction(found) and inspect.signature(found).return_annotation == preference.Loss
-    }
+    known = pair_losses(preference, reference_free)
     if name not in known:
         raise UserError(f"config.loss.names has {name!r}.{lookup.suggestion(name, list(known))}")
     function = known[name]
     if name == "exo_pair" and not section["label_smoothing"]:
         raise UserError("config.loss.label_smoothing is 0, but exo_pair is not finite without; the paper takes 0.001")
-    bound, needs = _bound(function, section)
-    return dpo.Term(name=name, loss=bound, needs=needs, hyper=frozenset(bound.keywords), weight=weight)
+    loss = bound(function, section)
+    return dpo.Term(name=name, loss=loss, needs=needs_of(function), hyper=frozenset(loss.keywords), weight=weight)
 
 
-def _bound(
-    function: Callable[..., Any], section: Mapping[str, Any]
-) -> tuple[functools.partial[Any], frozenset[str]]:  # fmt: skip
-    """Returns a loss with its hyper-parameters of config.loss, and the names of what else it takes."""
-    hyper = {word: section[word] for word in configs.hyper_parameters(function)}
-    return functools.partial(function, **hyper), frozenset(inspect.signature(function).parameters) - set(hyper)
+def pair_losses(*modules: ModuleType) -> dict[str, Callable[..., preference.Loss]]:
+    """Returns the losses of pairs of some modules by name."""
+    return {
+        word: found
+        for module in modules
+        for word, found in vars(module).items()
+        if inspect.isfunction(found) and inspect.signature(found).return_annotation == preference.Loss
+    }
+
+
+def bound(function: Callable[..., Any], section: Mapping[str, Any]) -> functools.partial[Any]:
+    """Returns a loss with its hyper-parameters of config.loss."""
+    return functools.partial(function, **{word: section[word] for word in configs.hyper_parameters(function)})
+
+
+def needs_of(function: Callable[..., Any]) -> frozenset[str]:
+    """Returns the names of what a loss takes beside its hyper-parameters."""
+    return frozenset(inspect.signature(function).parameters) - set(configs.hyper_parameters(function))
 
 
 def _divergence(section: Mapping[str, Any], names: tuple[str, ...]) -> Callable[[jax.Array], jax.Array] | None:
@@ -195,7 +202,8 @@ def _kto(c: Mapping[str, Any], init: Init, config: ModelConfig) -> Objective:
     section, known = c["loss"], ("kto", "apo_zero_unpaired")
     if section["name"] not in known:
         raise UserError(f"config.loss.name is {section['name']!r}.{lookup.suggestion(section['name'], list(known))}")
-    loss_of, needs = _bound(getattr(unpaired, section["name"]), section)
+    function = getattr(unpaired, section["name"])
+    loss_of, needs = bound(function, section), needs_of(function)
     _whole_batch(c, {section["name"]: needs})
     made = kto.make(
         init,

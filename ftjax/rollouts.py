@@ -5,7 +5,6 @@ Numbers in brackets are the details of docs/ppo.md.
 
 from collections.abc import Callable, Mapping
 import functools
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ftjax import config as configs
-from ftjax import inference, lookup, scoring
+from ftjax import inference, lookup, objective, scoring
 from ftjax import mesh as meshes
 from ftjax.adapters import attach
 from ftjax.algorithms import grpo, on_policy, online_dpo, ppo, raft
@@ -133,22 +131,8 @@ def _check_rewards(section: Mapping[str, Any]) -> None:
 
 def _settings(c: Mapping[str, Any], stop_ids: tuple[int, ...]) -> rollout.Settings:
     r = c["rollout"]
-    if not r["temperature"]:
-        raise UserError("config.rollout.temperature is 0: greedy completions of a prompt are all the same; set 1.0")
-    names = (
-        "samples",
-        "max_new_tokens",
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "slots",
-        "fixed_length",
-        "stop_from",
-    )
-    return rollout.Settings(
-        stop_ids=stop_ids, stop_strings=tuple(r["stop"]), **{name: r[name] for name in names}
-    )  # fmt: skip
+    own: dict[str, Any] = {"stop_ids": stop_ids, "stop_strings": tuple(r["stop"])}
+    return rollout.Settings(**own, **{name: r[name] for name in rollout.Settings._fields if name not in own})
 
 
 def _functions(
@@ -207,13 +191,9 @@ def _judges(c: Mapping[str, Any], abstract_base: Any, config: ModelConfig) -> li
     base, parts, weights = scoring.of_runs(section["models"], section["model_weights"] or None)
     _check_base(c, parts[0][0], base)
     made = []
-    for (name, folder), weight in zip(parts, weights, strict=True):
-        adapters = peft.load(folder, abstract_base, config)
-        if adapters.score is None:
-            raise UserError(f"{name} is the adapter of a language model: it has no reward head (task_type SEQ_CLS)")
-        mean, std = scoring.normalisation(folder)
-        program = jax.jit(functools.partial(score, config=config, mean=mean, std=std))
-        made.append(rollout.Judge(Path(name).name, weight, functools.partial(program, adapters)))
+    for model in scoring.models_on(abstract_base, config, parts, weights):
+        program = jax.jit(functools.partial(score, config=config, mean=model.mean, std=model.std))
+        made.append(rollout.Judge(Path(model.name).name, model.weight, functools.partial(program, model.adapters)))
     return made
 
 
@@ -233,10 +213,8 @@ def score(
     """Returns what a reward model says at the last token of every completion, [P, G]."""
     params = attach.attach(base, adapters)
     hidden_PGND = layout.hidden(params, rows, config)
-    prompts, count, length, width = hidden_PGND.shape
-    ends = layout.ends(rows) - rows.head
-    flat = hidden_PGND.reshape(prompts, count * length, width)
-    return (heads.score(params, flat, ends) - mean) / std
+    blocks = hidden_PGND.reshape(len(hidden_PGND), -1, hidden_PGND.shape[-1])
+    return (heads.score(params, blocks, layout.ends(rows) - rows.head) - mean) / std
 
 
 def _carrying(c: Mapping[str, Any]) -> on_policy.Carrying:
@@ -320,21 +298,16 @@ def _raft(c: Mapping[str, Any], init: Init, config: ModelConfig, run: rollout.Ro
 
 def _online_dpo(c: Mapping[str, Any], init: Init, config: ModelConfig, run: rollout.Rollout) -> Algorithm:
     name, s = c["loss"]["name"], c["loss"]
-    known = {
-        word: found
-        for word, found in vars(preference).items()
-        if inspect.isfunction(found)
-        and inspect.signature(found).return_annotation == preference.Loss
-        and {"policy", "reference"} == {*inspect.signature(found).parameters} - {*configs.hyper_parameters(found)}
-    }
+    pairs = objective.pair_losses(preference)
+    known = {word: found for word, found in pairs.items() if objective.needs_of(found) == {"policy", "reference"}}
     if name not in known:
         raise UserError(f"config.loss.name is {name!r}.{lookup.suggestion(name, list(known))}")
     carrying = _carrying(c)
     if carrying.reference == "none":
         raise UserError("config.reference.kind is none, but online DPO is held against a reference; set base, or start")
-    bound = functools.partial(known[name], **{word: s[word] for word in configs.hyper_parameters(known[name])})
+    pair_loss = objective.bound(known[name], s)
     return online_dpo.make(
-        init, config, run=run, carrying=carrying, pair_loss=bound, beta=s["beta"], most_kl=_most_kl(c)
+        init, config, run=run, carrying=carrying, pair_loss=pair_loss, beta=s["beta"], most_kl=_most_kl(c)
     )
 
 

@@ -234,24 +234,31 @@ def _load(
     dtype: str,
 ) -> Scorer:
     folder = inference.folder_of(model)
-    normal = [normalisation(at) for _, at in parts]
     config, base = hf_import.load(folder, quant.format, dtype, leaves=quant.leaves, group=quant.group)
     tok = tokenizer.load(folder)
     tokenizer.check_vocabulary(tok, config.vocab_size)
-    models = []
-    for (name, at), (mean, std), weight in zip(parts, normal, weights, strict=True):
-        adapters = peft.load(at, base, config)
-        if adapters.score is None:
-            raise UserError(f"{name} is the adapter of a language model: it has no reward head (task_type SEQ_CLS)")
-        models.append(RewardModel(name, adapters, mean, std, weight))
     return Scorer(
         folder=folder,
         config=config,
         base=base,
-        models=tuple(models),
+        models=models_on(base, config, parts, weights),
         tokenizer=tok,
         template=template.load(template_name, tok) if template_name or tok.chat_template else None,
     )
+
+
+def models_on(
+    base: Any, config: ModelConfig, parts: Sequence[tuple[str, Path]], weights: Sequence[float]
+) -> tuple[RewardModel, ...]:  # fmt: skip
+    """Returns the reward models of these folders, by name, on a base that is in memory (or on its shapes)."""
+    models = []
+    for (name, at), weight in zip(parts, weights, strict=True):
+        mean, std = normalisation(at)
+        adapters = peft.load(at, base, config)
+        if adapters.score is None:
+            raise UserError(f"{name} is the adapter of a language model: it has no reward head (task_type SEQ_CLS)")
+        models.append(RewardModel(name, adapters, mean, std, weight))
+    return tuple(models)
 
 
 def _weights(weights: Sequence[float] | None, names: Sequence[str]) -> list[float]:

@@ -128,7 +128,8 @@ def make(
         values = values_of(trainable, frozen.base, rows, hidden)[..., :-1]  # (1): before each token, of the whole text
         scores, told = on_policy.normalised(frozen.extra, done.scores, done.valid)
         found = targets(
-            logps=layout.flat(mine.logps), reference=layout.flat(theirs.logps), values=layout.flat(values), mask=layout.flat(mask),
+            logps=layout.flat(mine.logps), reference=layout.flat(theirs.logps),
+            values=layout.flat(values), mask=layout.flat(mask),
             scores=scores.reshape(-1), valid=done.valid.reshape(-1), coefficient=frozen.extra.coefficient, settings=s,
         )  # fmt: skip
         ready = found.advantages
