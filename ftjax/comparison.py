@@ -8,6 +8,7 @@ reward; its KL is bounded by log n - (n - 1) / n.
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -35,12 +36,13 @@ def make(config: Mapping[str, Any], folder: Folder, say: Say) -> dict[str, Any]:
     """Returns the summary of a stage that writes comparison.md, comparison.json and a picture into its folder."""
     c = config["compare"]
     check = lookup.lookup("ftjax.evals", c["check"])
-    start = inference.load_made(inference.made_by(c["start"]), dtype="float32")
+    began = inference.made_by(c["start"])
+    base = inference.load_made(began._replace(adapter=None), dtype="float32")
+    start = base if began.adapter is None else inference.with_adapter(base, began.adapter)
     judge = scoring.load([c["reward"]])
-    base = inference.load_made(inference.made_by(c["start"])._replace(adapter=None), dtype="float32")
     asked, _ = prompts.read(
         c["prompts"], start.tokenizer, made=start.template, max_length=c["max_length"], truncation="drop",
-        numbers=iter(range(1 << 31)),
+        numbers=itertools.count(),
     )  # fmt: skip
     measure = functools.partial(_measure, asked=asked, check=check, judge=judge, start=start, base=base, c=c)
     rows = [{"method": "start", "run": c["start"], **measure(start, samples=1)}]
@@ -51,9 +53,11 @@ def make(config: Mapping[str, Any], folder: Folder, say: Say) -> dict[str, Any]:
         made = inference.made_by(path)
         if hf_import.content_hash(inference.folder_of(made.model)) != hf_import.content_hash(start.folder):
             raise UserError(f"{path} is on another base than {c['start']}; compare policies of one base")
-        rows.append(
-            {"method": name, "run": str(path), **measure(inference.load_made(made, dtype="float32"), samples=1)}
-        )
+        if made.adapter is not None and made.quant == began.quant:
+            policy = inference.with_adapter(base, made.adapter)
+        else:
+            policy = inference.load_made(made, dtype="float32")
+        rows.append({"method": name, "run": str(path), **measure(policy, samples=1)})
         say(_said(rows[-1]))
     found = by_method(rows, float(np.std(rows[0]["rewards"], ddof=1)))
     folder.json("comparison.json", {"methods": found, "runs": [_bare(row) for row in rows], "prompts": len(asked)})
@@ -101,11 +105,9 @@ def _measure(
             each["rewards"].append(float(check(one.row, text)))
         each["learned"] += said[np.arange(len(some)), best].tolist()
         width = -(-max(len(one.ids) for one in asked) // 32) * 32
-        heads = np.zeros((len(some), width), np.int32)
-        valid = np.zeros_like(heads)
-        for row, one in enumerate(some):
-            heads[row, width - len(one.ids) :], valid[row, width - len(one.ids) :] = one.ids, 1
-        rows = jax.tree.map(jnp.asarray, layout.arrange(heads, valid, tokens[places][:, None], mask[places][:, None]))
+        batch = prompts.collate([[one] for one in some], length=width)
+        taken = tokens[places][:, None], mask[places][:, None]
+        rows = jax.tree.map(jnp.asarray, layout.arrange(batch.tokens, batch.segments, *taken))
         mine, first_, plain = (_logps(m.params, rows, config=model.config) for m in (model, start, base))
         each["kls"] += (mine - first_).tolist()
         each["base_nats"] += (-plain).tolist()

@@ -43,8 +43,9 @@ class Model:
         top_k: int,
         top_p: float,
         seed: int,
+        samples: int = 1,
     ) -> list[str]:
-        """Returns a text for each tokenised prompt."""
+        """Returns a text for each tokenised prompt, or `samples` of each side by side."""
         out = generate.generate(
             self.params,
             prompts,
@@ -55,6 +56,7 @@ class Model:
             top_k=top_k,
             top_p=top_p,
             stop_ids=self.stop_ids,
+            samples=samples,
         )
         rows, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
         decode = lambda row, n: self.tokenizer.decode(row[:n].tolist(), skip_special=True).strip()
@@ -101,21 +103,22 @@ def check_writes(adapter: str) -> None:
 def load(model: str, *, adapter: str | None, template_name: str | None, dtype: str, quant: Quant = DENSE) -> Model:
     """Returns a model folder with, if given, a PEFT adapter attached; `quant` puts its matrices into few bits."""
     if adapter is not None:
-        check_writes(adapter)
+        check_writes(adapter)  # before the weights are read
     folder = folder_of(model)
     config, base = hf_import.load(folder, quant.format, dtype, leaves=quant.leaves, group=quant.group)
     tok = tokenizer.load(folder)
     tokenizer.check_vocabulary(tok, config.vocab_size)
     made = template.load(template_name, tok) if template_name or tok.chat_template else None
-    adapters = None if adapter is None else peft.load(adapter, base, config)
-    return Model(
-        folder=folder,
-        config=config,
-        params=attach.attach(base, adapters),
-        tokenizer=tok,
-        template=made,
-        stop_ids=chat.stop_ids(tok, made),
+    alone = Model(
+        folder=folder, config=config, params=base, tokenizer=tok, template=made, stop_ids=chat.stop_ids(tok, made)
     )
+    return alone if adapter is None else with_adapter(alone, adapter)
+
+
+def with_adapter(base: Model, adapter: str) -> Model:
+    """Returns a base that is in memory with a PEFT adapter attached."""
+    check_writes(adapter)
+    return dataclasses.replace(base, params=attach.attach(base.params, peft.load(adapter, base.params, base.config)))
 
 
 class Made(NamedTuple):

@@ -5,17 +5,16 @@ whose marks differ by at least `margin` gives its best and its worst as a pair, 
 """
 
 from collections.abc import Callable, Mapping
+import itertools
 import json
 from typing import Any
 
-import jax
 import numpy as np
 
 from ftjax import inference, lookup
 from ftjax.data import prompts
 from ftjax.errors import UserError
 from ftjax.runs.folder import Folder
-from ftjax.sampling import generate
 
 FILE = "pairs.jsonl"
 
@@ -27,13 +26,22 @@ def make(config: Mapping[str, Any], folder: Folder, say: Callable[[str], None]) 
     model = inference.load_made(inference.made_by(c["run"]), dtype="float32")
     rows, _ = prompts.read(
         c["prompts"], model.tokenizer, made=model.template, max_length=c["max_length"], truncation="drop",
-        numbers=iter(range(1 << 31)),
+        numbers=itertools.count(),
     )  # fmt: skip
     lines, marks = [], []
     for first in range(0, len(rows), c["batch_size"]):
         asked = rows[first : first + c["batch_size"]]
-        texts = completions(model, asked, jax.random.key(c["seed"] + first), c)
-        for one, several in zip(asked, texts, strict=True):
+        texts = model.complete(
+            [one.ids.tolist() for one in asked],
+            max_new_tokens=c["max_new_tokens"],
+            temperature=c["temperature"],
+            top_k=0,
+            top_p=1.0,
+            seed=c["seed"] + first,
+            samples=c["samples"],
+        )
+        for number, one in enumerate(asked):
+            several = texts[number * c["samples"] : (number + 1) * c["samples"]]
             found = [float(check(one.row, text)) for text in several]
             marks += found
             best, worst = int(np.argmax(found)), int(np.argmin(found))
@@ -55,22 +63,6 @@ def make(config: Mapping[str, Any], folder: Folder, say: Callable[[str], None]) 
     folder.summary(summary)
     folder.done()
     return summary
-
-
-def completions(
-    model: inference.Model, asked: list[prompts.Prompt], key: jax.Array, c: Mapping[str, Any]
-) -> list[list[str]]:
-    """Returns the texts of several completions of each prompt, drawn at the temperature of the section `c`."""
-    out = generate.generate(
-        model.params, [one.ids.tolist() for one in asked], key, model.config, max_new_tokens=c["max_new_tokens"],
-        temperature=c["temperature"], top_k=0, top_p=1.0, stop_ids=model.stop_ids, samples=c["samples"],
-    )  # fmt: skip
-    tokens, counts = jax.device_get((out.tokens, out.mask.sum(axis=1)))
-    texts = [
-        model.tokenizer.decode(row[:n].tolist(), skip_special=True).strip()
-        for row, n in zip(tokens, counts, strict=True)
-    ]
-    return [texts[at : at + c["samples"]] for at in range(0, len(texts), c["samples"])]
 
 
 def _line(one: prompts.Prompt, best: str, worst: str, high: float, low: float) -> dict[str, Any]:

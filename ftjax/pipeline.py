@@ -66,20 +66,17 @@ def check(config: ml_collections.ConfigDict) -> tuple[str, ...]:
 
 def _run(stage: ml_collections.ConfigDict, path: Path, command: list[str], say: Say) -> bool:
     """Returns whether a stage came to its end."""
-    resume = (path / "config.json").exists()
+    resume = folders.started(path)
     kind = next((make for section, make in KINDS.items() if section in stage), None)
     built = experiment.build(stage.lock()) if kind is None else None
+    if built is not None and resume:
+        run.check_same(built, path)
     config = built.config if built is not None else stage.to_dict()
     folder = folders.create(
         path, name=path.name, config=config, command=command, resume=resume, may_change=experiment.MAY_CHANGE
     )
-    try:
+    with folder.owned():
         summary = run.train(built, folder, say) if built is not None else kind(config, folder, say)  # type: ignore[misc]
-    except BaseException as error:
-        folder.failed(error)
-        raise
-    finally:
-        folder.release()
     return summary.get("reason") != "interrupted"
 
 

@@ -91,7 +91,7 @@ def sweep(
                 continue
             say(label)
             try:
-                launch(spec, {**changes, **common}, path, started(path))
+                launch(spec, {**changes, **common}, path, folders.started(path))
             except UserError as error:
                 failures[name] = str(error)
             except Exception as error:  # a fault of ours or of a library: the other runs still count
@@ -118,11 +118,6 @@ def collect(
     return rows
 
 
-def started(path: Path) -> bool:
-    """Returns whether the folder holds a run that can be resumed."""
-    return all((path / name).exists() for name in ("config.json", "code.json"))
-
-
 def words(spec: str, changes: Mapping[str, Any], path: Path, resume: bool) -> list[str]:
     """Returns the command line of a run, after the interpreter."""
     flags = [f"--config.{key}={_text(value)}" for key, value in changes.items()]
@@ -144,13 +139,8 @@ def train_here(spec: str, changes: Mapping[str, Any], path: Path, resume: bool) 
             resume=resume,
             may_change=experiment.MAY_CHANGE,
         )
-        try:
+        with folder.owned():
             run.train(built, folder, lambda _: None)
-        except BaseException as error:
-            folder.failed(error)
-            raise
-        finally:
-            folder.release()
     finally:
         jax.clear_caches()
         gc.collect()

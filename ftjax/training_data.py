@@ -86,19 +86,8 @@ def read(
             truncation=d["truncation"], equal=d["equal"], mismatched=objective.mismatched,
         )  # fmt: skip
         records_of = preferences.read
-    if not d["paths"]:
-        raise UserError("config.data.paths is empty; name a file: --config.data.paths=train.jsonl")
-    found = [encoded(path) for path in d["paths"]]
-    train, told = [rows for rows, _ in found], found[0][1]
-    if e["path"]:
-        rows, _ = encoded(e["path"])
-        chosen, source = rows[: e["rows"]], records_of(str(e["path"]))
-    else:
-        held, kept = held_out.split(len(train[0]), most=e["rows"], share=e["holdout"], seed=c["seed"])
-        if not len(kept):
-            raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
-        chosen, source = [train[0][i] for i in held], records_of(str(d["paths"][0]))
-        train[0] = [train[0][i] for i in kept]
+    train, chosen, told = _apart(c, encoded)
+    source = records_of(str(e["path"] or d["paths"][0]))
     collator, length, whole = arrays.EXAMPLES, d["max_length"], (*itertools.chain(*train), *chosen)
     if objective.data != "rows":
         for row in whole:
@@ -108,17 +97,7 @@ def read(
         collator = preference_batch.collator(
             [*train, chosen], layout=d["layout"], length=length, prefix=d["prefix"]
         )  # fmt: skip
-    stream = functools.partial(
-        loader.Loader,
-        collator=collator,
-        weights=d["weights"] or None,
-        layout=d["layout"],
-        batch_size=d["batch_size"],
-        length=length,
-        buckets=buckets(d, length),
-        seed=c["seed"],
-        shard=shard,
-    )
+    stream = functools.partial(_stream, c, collator=collator, layout=d["layout"], length=length, shard=shard)
     others = []
     if objective.reward and c["normalise"]["path"]:
         read_ = completions.read(c["normalise"]["path"])
@@ -126,53 +105,68 @@ def read(
     return Data(train, chosen, source, told, collator, length, stream, others, _hash(whole))
 
 
-def _prompts(c: Mapping[str, Any], tok: tokenizer.Tokenizer, name: str | None, shard: loader.Shard) -> Data:
-    """Returns the prompts of a config, those held out, and the batches, with ordinary text beside them if asked for."""
+def _apart(c: Mapping[str, Any], encoded: Callable[[Any], tuple[list[Any], Any]]) -> tuple[list[Any], list[Any], Any]:
+    """Returns the rows of each path to train on, those held out, and the report on the first path."""
     d, e = c["data"], c["eval"]
-    made = template.load(name, tok) if name or tok.chat_template else None
-    count = itertools.count()
     if not d["paths"]:
         raise UserError("config.data.paths is empty; name a file: --config.data.paths=train.jsonl")
-
-    def encoded(path: str) -> tuple[list[prompts.Prompt], prompts.Report]:
-        return prompts.read(
-            path, tok, made=made, max_length=d["max_length"], truncation=d["truncation"], numbers=count
-        )  # fmt: skip
-
     found = [encoded(path) for path in d["paths"]]
     train, told = [rows for rows, _ in found], found[0][1]
     if e["path"]:
-        chosen = encoded(e["path"])[0][: e["rows"]]
-    else:
-        held, kept = held_out.split(len(train[0]), most=e["rows"], share=e["holdout"], seed=c["seed"])
-        if not len(kept):
-            raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
-        chosen, train[0] = [train[0][i] for i in held], [train[0][i] for i in kept]
-    stream_of = functools.partial(
-        loader.Loader,
-        collator=prompts.PROMPTS,
+        return train, encoded(e["path"])[0][: e["rows"]], told
+    held, kept = held_out.split(len(train[0]), most=e["rows"], share=e["holdout"], seed=c["seed"])
+    if not len(kept):
+        raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
+    chosen, train[0] = [train[0][i] for i in held], [train[0][i] for i in kept]
+    return train, chosen, told
+
+
+def _stream(
+    c: Mapping[str, Any],
+    datasets: Sequence[Sequence[Any]],
+    *,
+    collator: arrays.Collator,
+    layout: str,
+    length: int,
+    shard: loader.Shard,
+) -> loader.Loader:
+    """Returns the batches of training sets, mixed as the config says."""
+    d = c["data"]
+    return loader.Loader(
+        datasets,
+        collator=collator,
         weights=d["weights"] or None,
-        layout="padded",
+        layout=layout,
         batch_size=d["batch_size"],
-        length=d["max_length"],
-        buckets=buckets(d, d["max_length"]),
+        length=length,
+        buckets=buckets(d, length),
         seed=c["seed"],
         shard=shard,
     )
+
+
+def _prompts(c: Mapping[str, Any], tok: tokenizer.Tokenizer, name: str | None, shard: loader.Shard) -> Data:
+    """Returns the prompts of a config, those held out, and the batches, with ordinary text beside them if asked for."""
+    d, length = c["data"], c["data"]["max_length"]
+    encoded = functools.partial(
+        prompts.read, tok=tok, made=template.load(name, tok) if name or tok.chat_template else None, max_length=length,
+        truncation=d["truncation"], numbers=itertools.count(),
+    )  # fmt: skip
+    train, chosen, told = _apart(c, encoded)
+    plain = functools.partial(_stream, c, collator=prompts.PROMPTS, layout="padded", length=length, shard=shard)
+    stream: Callable[..., Any] = plain
     text: list[encode.Example] = []
     if d.get("text"):
         text, _ = encode.encode_file(
-            d["text"], tok, template_name=name, max_length=d["max_length"], truncation="drop", train_on="all"
+            d["text"], tok, template_name=name, max_length=length, truncation="drop", train_on="all"
         )
-    stream: Callable[..., Any] = stream_of
-    if text:
         beside = loader.Loader(
             [text], collator=arrays.EXAMPLES, weights=None, layout="packed", batch_size=d["batch_size"],
-            length=d["max_length"], buckets=(), seed=c["seed"], shard=shard,
+            length=length, buckets=(), seed=c["seed"], shard=shard,
         )  # fmt: skip
-        stream = lambda datasets: loader.Beside(stream_of(datasets), beside, "text")
+        stream = lambda datasets: loader.Beside(plain(datasets), beside, "text")
     whole = _hash((*itertools.chain(*train), *chosen, *text))
-    return Data(train, chosen, [], told, prompts.PROMPTS, d["max_length"], stream, [], whole)
+    return Data(train, chosen, [], told, prompts.PROMPTS, length, stream, [], whole)
 
 
 def hold_out(

@@ -67,13 +67,8 @@ def main(argv: list[str]) -> int:
         may_change=experiment.MAY_CHANGE,
     )
     report.say(f"run folder {folder.path}")
-    try:
+    with folder.owned():
         summary = run.train(built, folder, report.say)
-    except BaseException as error:
-        folder.failed(error)
-        raise
-    finally:
-        folder.release()
     report.finished(summary, folder.path)
     return 0
 

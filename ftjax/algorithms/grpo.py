@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ftjax.adapters import attach
 from ftjax.algorithms import on_policy
 from ftjax.algorithms.algorithm import Algorithm, Frozen, Metrics
-from ftjax.losses import normalise, policy
+from ftjax.losses import normalise, policy, ratios
 from ftjax.models.config import ModelConfig
 from ftjax.rl import groups, kl, layout
 from ftjax.rl.rollout import Completed, Rollout
@@ -108,8 +108,9 @@ def make(
         logps, mask, rows = layout.flat(out.logps), layout.flat(learned.rows.mask), learned.counted.reshape(-1)
         old = jax.lax.stop_gradient(logps) if learned.logps is None else layout.flat(learned.logps)
         values, metrics = _loss(s, logps, old, mask, layout.flat(learned.advantages))
-        metrics["policy/approxkl_avg"] = jnp.square(jax.lax.stop_gradient(logps) - old) / 2
-        metrics["val/ratio"] = jnp.exp(jax.lax.stop_gradient(logps) - old)
+        log_ratio = ratios.log_ratio(jax.lax.stop_gradient(logps), old)
+        metrics["policy/approxkl_avg"] = jnp.square(log_ratio) / 2
+        metrics["val/ratio"] = jnp.exp(log_ratio)
         metrics["entropy"] = layout.flat(out.entropy)
         if learned.logps is None:
             metrics |= policy.drift(old, layout.flat(sampled), cap=1e4)

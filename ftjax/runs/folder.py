@@ -4,7 +4,7 @@ A folder is a run once it holds `config.json` and `code.json`; `config.json` is 
 that leaves no run. One process owns a folder at a time. docs/formats.md lists the files.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 import contextlib
 import dataclasses
 import datetime
@@ -56,6 +56,17 @@ class Folder:
         with contextlib.suppress(errors.UserError):
             self.text("FAILED", f"{now()}\n{''.join(traceback.format_exception(error))}")
 
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Writes `FAILED` where the block raises, and gives the folder free at its end."""
+        try:
+            yield
+        except BaseException as error:
+            self.failed(error)
+            raise
+        finally:
+            self.release()
+
     def release(self) -> None:
         """Gives the folder free for other processes."""
         _unlock(self.lock)
@@ -92,6 +103,11 @@ def create(
         _unlock(lock)
         raise
     return Folder(path=path, resumed=is_run, lock=lock)
+
+
+def started(path: Path) -> bool:
+    """Returns whether the folder holds a run that can be resumed."""
+    return all((path / name).exists() for name in ("config.json", "code.json"))
 
 
 def check(workdir: Path | None, resume: bool) -> None:

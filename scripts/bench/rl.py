@@ -78,7 +78,7 @@ def judge(x, base):
 
 
 def build(args):
-    """Returns `one(k) -> (prompt and completion tokens, metrics)`, which makes step k."""
+    """Returns `one(k) -> (tokens drawn, metrics)`, which makes step k."""
     import jax
     import jax.numpy as jnp
 

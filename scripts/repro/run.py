@@ -46,6 +46,7 @@ class Bench:
     def base(self) -> Path:
         """Returns the folder of S1's base, trained where it is missing."""
         from ftjax import sweep
+        from ftjax.runs import folder as folders
         from ftjax.runs import report
         from scripts.repro import s1
 
@@ -53,7 +54,7 @@ class Bench:
         run = self.s1 / "base"
         if not (run / "DONE").exists():
             report.say("training S1's base: 2,500 steps, some minutes")
-            sweep.train_here("configs/repro/s1_base.py", {}, run, sweep.started(run))
+            sweep.train_here("configs/repro/s1_base.py", {}, run, folders.started(run))
         return run / "model"
 
     def enumerable(
