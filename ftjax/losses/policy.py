@@ -64,8 +64,7 @@ def clipped_surrogate(
     `clip_ratio/low_mean` counts bad tokens whose ratio is below the clip, `high_mean` good ones above it, `region_mean`
     both.
     """
-    losses, low, high = _clipped(ratios.log_ratio(logps, old_logps), advantages, clip_low, clip_high)
-    return losses, _clip_ratios(low, high)
+    return _surrogate(ratios.log_ratio(logps, old_logps), advantages, clip_low, clip_high)
 
 
 def kl_penalty(*, logps: Float[Array, "B T"], reference: Float[Array, "B T"], beta: float) -> Loss:
@@ -114,8 +113,7 @@ def gspo(
     """
     log_ratio = jnp.broadcast_to(_of_sequence(logps, old_logps, mask), logps.shape)
     every = jnp.broadcast_to(advantages[:, None], logps.shape)
-    losses, low, high = _clipped(log_ratio, every, clip_low, clip_high)
-    return losses, _clip_ratios(low, high)
+    return _surrogate(log_ratio, every, clip_low, clip_high)
 
 
 def gspo_token(
@@ -134,8 +132,7 @@ def gspo_token(
     """
     own = logps - jax.lax.stop_gradient(logps)  # 0, with a gradient
     log_ratio = jax.lax.stop_gradient(_of_sequence(logps, old_logps, mask)) + own
-    losses, low, high = _clipped(log_ratio, advantages, clip_low, clip_high)
-    return losses, _clip_ratios(low, high)
+    return _surrogate(log_ratio, advantages, clip_low, clip_high)
 
 
 def cispo(
@@ -227,9 +224,11 @@ def _clipped(log_ratio: Array, advantages: Array, clip_low: float, clip_high: fl
     return losses, low.astype(plain.dtype), high.astype(plain.dtype)
 
 
-def _clip_ratios(low: Array, high: Array) -> dict[str, Array]:
-    found = {"clip_ratio/low_mean": low, "clip_ratio/high_mean": high, "clip_ratio/region_mean": low + high}
-    return jax.lax.stop_gradient(found)
+def _surrogate(log_ratio: Array, advantages: Array, clip_low: float, clip_high: float) -> Loss:
+    """Returns the clipped surrogate as a loss, and the metrics of GRPO's trainer."""
+    losses, low, high = _clipped(log_ratio, advantages, clip_low, clip_high)
+    metrics = {"clip_ratio/low_mean": low, "clip_ratio/high_mean": high, "clip_ratio/region_mean": low + high}
+    return losses, jax.lax.stop_gradient(metrics)
 
 
 def _of_sequence(logps: Array, old_logps: Array, mask: Array) -> Array:

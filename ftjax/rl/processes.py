@@ -82,8 +82,7 @@ class Pool:
             elif time.monotonic() >= worker.deadline:
                 limit = f"took longer than {timeout:g} s" if worker.loaded else f"did not load in {START_LIMIT:g} s"
                 answer = Outcome(math.nan, limit)
-                worker.end()
-                self._workers[self._workers.index(worker)] = _Worker()
+                worker.end()  # `run` replaces it where there is another task
             else:
                 continue
             if answer is not None:

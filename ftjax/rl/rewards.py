@@ -146,7 +146,7 @@ class Scorer:
 
 def names() -> list[str]:
     """Returns the names of the rewards of `rl/scores/`, sorted."""
-    return [name.partition(".")[0] for name in lookup.catalogue(_SCORES) if name.endswith(".score")]
+    return lookup.modules(_SCORES)
 
 
 def terms(names: Sequence[str], weights: Sequence[float], hyper: Mapping[str, Any]) -> tuple[Term, ...]:
@@ -235,8 +235,9 @@ def _function(name: str, hyper: Mapping[str, Any]) -> Callable[..., Any]:
 
 def _bound(name: str, function: Callable[..., Any], hyper: Mapping[str, Any]) -> Callable[..., Any]:
     defaults = {key: p.default for key, p in inspect.signature(function).parameters.items() if p.default is not p.empty}
-    values = {key: value for key, value in {**defaults, **hyper}.items() if key in config.hyper_parameters(function)}
-    missing = sorted(set(config.hyper_parameters(function)) - set(values))
+    wanted = config.hyper_parameters(function)
+    values = {key: value for key, value in {**defaults, **hyper}.items() if key in wanted}
+    missing = sorted(set(wanted) - set(values))
     if missing:
         raise UserError(f"the reward {name!r} takes {', '.join(missing)}, which the rewards' section does not hold")
     return config.bind(function, values)

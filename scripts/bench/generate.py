@@ -8,7 +8,6 @@ One pinned core, as in `step.py`. Random weights and prompts unless --model and 
 generates 1 token and then --new of them; the difference is what decoding took, as in the peers' `hf_generate.py`.
 """
 
-import functools
 import json
 from pathlib import Path
 import statistics
@@ -59,18 +58,15 @@ def model_of(args):
     """Returns config and weights that the flags describe."""
     import jax
 
-    from ftjax.adapters import attach, init, lora, merge
+    from ftjax.adapters import attach, merge
     from scripts.bench import workload
 
     args.remat, args.unroll = "none", 1
     config, base = workload.model(args, step.SHAPES[args.shape])
     adapters = None
     if args.lora:
-        make = functools.partial(lora.init_one, dropout=0.0, rslora=False)
-        adapters = init.init(
-            jax.random.key(1), base, make=make, targets="all-linear", rank=step.RANK, alpha=step.ALPHA, rank_pattern={},
-            alpha_pattern={},
-        )  # fmt: skip
+        plain, *_ = workload.training(config, step.RANK, step.ALPHA, step.RATE, False)
+        adapters = plain.init(jax.random.key(1), base)
     return config, merge.merge(base, adapters) if args.merged else attach.attach(base, adapters)
 
 

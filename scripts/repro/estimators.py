@@ -10,7 +10,7 @@ import numpy as np
 from ftjax.losses import policy as policy_losses
 from ftjax.rl import advantages, groups, kl
 from ftjax.train import adam
-from scripts.repro import enumerable, policies
+from scripts.repro import enumerable, frontier, policies
 from scripts.repro.check import Check, table
 
 Method = Callable[[jax.Array, jax.Array], jax.Array]  # (scores, valid) [P, G] -> advantages
@@ -51,9 +51,8 @@ def gradients(length: int, seeds: Sequence[int]) -> list[Check]:
 def compare(length: int, seed: int) -> tuple[float, float, float]:
     """Returns cosine and ratio of norms of RLOO's mean gradient and the true one, and how far the identity is off."""
     made = enumerable.space(VOCAB, length)
-    sizes = (made.features.shape[1], *HIDDEN, VOCAB)
-    params, at = policies.init(jax.random.key(seed), sizes, head=1.0), policies.places(made)
-    reference = enumerable.response_logps(made, np.asarray(policies.logits(params, at)))
+    params, at = policies.policy_init(jax.random.key(seed), made, HIDDEN, head=1.0), policies.places(made)
+    reference = frontier.exact(made, params, at)
     rewards = enumerable.gold_rewards(made, reference, np.random.default_rng(seed), free=length, slope=0.0)
     scores = jnp.asarray(rewards, jnp.float32)
     true = flat(exact(params, at, scores))

@@ -81,8 +81,8 @@ def make_world(seed: int, settings: Mapping[str, Any]) -> World:
     """Returns the reference policy, the true reward and the pairs of a seed."""
     made = enumerable.space(**settings["space"])
     rng, at = np.random.default_rng(seed), policies.places(made)
-    sizes = (made.features.shape[1], *settings["model"]["hidden"], made.vocab)
-    start = policies.init(jax.random.key(seed), sizes, head=settings["model"]["reference_head"])
+    model = settings["model"]
+    start = policies.policy_init(jax.random.key(seed), made, model["hidden"], head=model["reference_head"])
     reference = exact(made, start, at)
     gold = enumerable.gold_rewards(made, reference, rng, **settings["gold"])
     asked = settings["pairs"]
@@ -101,10 +101,8 @@ def train_on_pairs(world: World, seed: int, settings: Mapping[str, Any], size: i
     asked, rng = settings["training"], np.random.default_rng((seed, size))
     batches = policies.batches_of(world.train, rng, steps=asked["steps"], size=size)
     how = {"rate": asked["rate"], "clip_norm": asked["clip_norm"]}
-    sizes = (world.space.endings.shape[1], *settings["model"]["hidden"], 1)
-    # The head of a reward model is N(0, 1 / sqrt(d + 1)), as in lm-human-preferences.
-    head = np.sqrt(sizes[-2]) / np.sqrt(sizes[-2] + 1)
-    start = policies.init(jax.random.fold_in(jax.random.key(seed), 1), sizes, head=head)
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    start = policies.reward_model_init(key, world.space, settings["model"]["hidden"])
     scores, _ = policies.reward_model(
         start, batches, jnp.asarray(world.space.endings), **how, **settings["reward_model"]
     )
@@ -118,6 +116,15 @@ def train_on_pairs(world: World, seed: int, settings: Mapping[str, Any], size: i
     return found
 
 
+def of_ppo(seed: int, settings: Mapping[str, Any]) -> tuple[policies.Settings, jax.Array]:
+    """Returns the numbers of PPO, and the rows of each minibatch, [iterations, updates, rows]."""
+    asked = dict(settings["ppo"])
+    del asked["betas"]
+    iterations = asked.pop("iterations")
+    ppo = policies.Settings(**asked)
+    return ppo, jnp.asarray(policies.orders(np.random.default_rng((seed, 0)), iterations, ppo))
+
+
 def reinforced(
     world: World, seed: int, settings: Mapping[str, Any], proxies: Mapping[int, np.ndarray]
 ) -> tuple[list[tuple[str, float, np.ndarray, int | None]], float]:
@@ -125,10 +132,7 @@ def reinforced(
 
     The arm is the reward model's, None for the true reward. The scores of a reward model get unit sd.
     """
-    asked, adaptive = dict(settings["ppo"]), settings["adaptive"]
-    betas, iterations = asked.pop("betas"), asked.pop("iterations")
-    ppo = policies.Settings(**asked)
-    orders = jnp.asarray(policies.orders(np.random.default_rng((seed, 0)), iterations, ppo))
+    betas, adaptive, (ppo, orders) = settings["ppo"]["betas"], settings["adaptive"], of_ppo(seed, settings)
     sizes = (world.space.features.shape[1], *settings["model"]["hidden"], 1)
     value = policies.init(jax.random.fold_in(jax.random.key(seed), 2), sizes, head=0.0)
     scored = {arm: enumerable.standardise(scores, world.reference) for arm, scores in proxies.items()}
@@ -143,7 +147,7 @@ def reinforced(
     ]
     found, worst = [], 0.0
     for number, (adapt, runs) in enumerate(groups):
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3 + number), (len(runs), iterations))
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 3 + number), (len(runs), len(orders)))
         scores = jnp.asarray(np.stack([run[2] for run in runs]), jnp.float32)
         coefficients = jnp.array([run[1] for run in runs], jnp.float32)
         params, trace = policies.ppo(

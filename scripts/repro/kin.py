@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ftjax.losses import normalise, reduce
 from ftjax.losses import policy as policy_losses
@@ -19,7 +18,7 @@ from ftjax.rl import groups, kl
 from scripts.repro import enumerable, frontier, policies
 from scripts.repro.check import Check, table
 from scripts.repro.enumerable import Space
-from scripts.repro.frontier_rules import SLACK
+from scripts.repro.frontier_rules import SLACK, share
 from scripts.repro.ranks import spread
 
 Arrays = dict[str, jax.Array]  # of a minibatch, [B, T]
@@ -77,12 +76,8 @@ METHODS = {
 
 def measure(seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Returns KL, true reward and the frontier at this KL of every method, at one seed of E7."""
-    world, asked = frontier.make_world(seed, settings), dict(settings["ppo"])
-    asked.pop("betas")
-    iterations = asked.pop("iterations")
-    ppo = policies.Settings(**asked)
-    orders = jnp.asarray(policies.orders(np.random.default_rng((seed, 0)), iterations, ppo))
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 9), iterations)
+    world, (ppo, orders) = frontier.make_world(seed, settings), frontier.of_ppo(seed, settings)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 9), len(orders))
     gold, points = jnp.asarray(world.gold, jnp.float32), []
     for name in METHODS:
         made, error = train(world.start, gold, keys, orders, world.at, name, ppo, settings["group"], settings["beta"])
@@ -155,10 +150,7 @@ def train(
         made = {"prefixes": prefixes, "tokens": tokens, "old_logps": logps, "advantages": each}
 
         def update(state: Any, rows: jax.Array) -> tuple[Any, jax.Array]:
-            params, moments = state
-            gradient, error = jax.grad(loss, has_aux=True)(params, jax.tree.map(lambda x: x[rows], made))
-            updates, moments = tx.update(gradient, moments, params)
-            return (optax.apply_updates(params, updates), moments), error
+            return policies.updated(loss, tx, state, jax.tree.map(lambda x: x[rows], made))
 
         state, errors = jax.lax.scan(update, state, order)
         return state, errors[0]
@@ -171,7 +163,7 @@ def report(found: Seeds, _: Mapping[str, Any], __: Any) -> str:
     """Returns the table of the methods, and the checks: E7's of PPO on the true reward."""
     of = {name: [p for seed in found for p in seed["points"] if p["method"] == name] for name in (*METHODS, RESTS)}
     lines = ["| method | KL | true reward | of the frontier at its KL |", "|---" * 4 + "|"]
-    shares = {name: [p["gold"] / p["frontier"] for p in each] for name, each in of.items()}
+    shares = {name: [share(p) for p in each] for name, each in of.items()}
     for name, each in of.items():
         cells = [spread([p["kl"] for p in each], 2), spread([p["gold"] for p in each], 3)]
         lines.append(f"| {name} | {' | '.join(cells)} | {statistics.fmean(shares[name]):.1%} |")

@@ -41,9 +41,8 @@ def zeros(made: Space) -> np.ndarray:
 
 def shy(made: Space, seed: int, settings: Mapping[str, Any]) -> np.ndarray:
     """Returns log-probabilities of all responses of a reference that rarely gives token 0 more than `free` times."""
-    at, asked = policies.places(made), settings["gold"]
-    sizes = (made.features.shape[1], *settings["model"]["hidden"], made.vocab)
-    params = policies.init(jax.random.key(seed), sizes, head=settings["model"]["reference_head"])
+    at, asked, model = policies.places(made), settings["gold"], settings["model"]
+    params = policies.policy_init(jax.random.key(seed), made, model["hidden"], head=model["reference_head"])
     logits, many = np.asarray(policies.logits(params, at), np.float64), zeros(made) > asked["free"]
     first = np.arange(made.vocab) == 0
     lowered = lambda by: enumerable.response_logps(made, logits - by * first)
@@ -82,8 +81,7 @@ def proxy_of(
     asked = settings["reward_model"]
     pairs = enumerable.draw_pairs(reference, gold, rng, count=count, sharpness=1e9)
     batches = policies.batches_of(pairs, rng, steps=asked["steps"], size=min(count, asked["batch"]))
-    sizes = (made.endings.shape[1], *settings["model"]["hidden"], 1)
-    start = policies.init(key, sizes, head=np.sqrt(sizes[-2]) / np.sqrt(sizes[-2] + 1))
+    start = policies.reward_model_init(key, made, settings["model"]["hidden"])
     how = {name: asked[name] for name in ("rate", "clip_norm", "weight_decay")}
     scores, _ = policies.reward_model(start, batches, jnp.asarray(made.endings), **how)
     return enumerable.standardise(np.asarray(scores, np.float64), reference)

@@ -46,6 +46,16 @@ def init(key: jax.Array, sizes: tuple[int, ...], *, head: float) -> Params:
     ]
 
 
+def policy_init(key: jax.Array, made: Space, hidden: tuple[int, ...], *, head: float) -> Params:
+    """Returns the weights of a policy: logits of the next token from the one-hot tokens of a prefix."""
+    return init(key, (made.features.shape[1], *hidden, made.vocab), head=head)
+
+
+def reward_model_init(key: jax.Array, made: Space, hidden: tuple[int, ...]) -> Params:
+    """Returns the weights of a reward model; its head is N(0, 1 / sqrt(d + 1)), as in lm-human-preferences."""
+    return init(key, (made.endings.shape[1], *hidden, 1), head=np.sqrt(hidden[-1]) / np.sqrt(hidden[-1] + 1))
+
+
 def apply(params: Params, x: jax.Array) -> jax.Array:
     """Returns the outputs of an MLP with tanh between its layers."""
     for weight, bias in params[:-1]:
@@ -57,6 +67,16 @@ def apply(params: Params, x: jax.Array) -> jax.Array:
 def optimizer(rate: float, steps: int, clip_norm: float) -> optax.GradientTransformation:
     """Returns Adam with a rate that falls linearly to 0, and gradients clipped by their global norm."""
     return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(optax.linear_schedule(rate, 0.0, steps)))
+
+
+def updated(
+    loss: Callable[[Any, Any], tuple[jax.Array, Any]], tx: optax.GradientTransformation, state: Any, batch: Any
+) -> tuple[Any, Any]:
+    """Returns (parameters, moments) after an update on a batch, and what the loss returns beside its value."""
+    params, moments = state
+    gradient, found = jax.grad(loss, has_aux=True)(params, batch)
+    updates, moments = tx.update(gradient, moments, params)
+    return (optax.apply_updates(params, updates), moments), found
 
 
 def minimise(
@@ -247,11 +267,7 @@ def ppo(
             made, numbers = rollout(params, scores, coefficient, key)
 
             def update(state: Any, rows: jax.Array) -> tuple[Any, dict]:
-                params, moments = state
-                part = jax.tree.map(lambda x: x[rows], made)
-                gradient, metrics = jax.grad(loss, has_aux=True)(params, part)
-                updates, moments = tx.update(gradient, moments, params)
-                return (optax.apply_updates(params, updates), moments), metrics
+                return updated(loss, tx, state, jax.tree.map(lambda x: x[rows], made))
 
             (params, moments), metrics = jax.lax.scan(update, (params, moments), order)
             numbers |= {name: jnp.mean(metric) for name, metric in metrics.items()}

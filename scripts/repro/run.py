@@ -15,16 +15,15 @@ from ftjax.errors import UserError
 from scripts import cli
 
 SMOLLM2 = "model=smollm2-135m,data={train},eval={heldout}"
+CONFIGS = {"frontier": "e7 and e8", "overoptimised": "e9", "kin": "kin"}  # files of configs/repro/, and who reads them
 
 
 class Bench:
     """Where the reproductions work, and what they share: S1, and sweeps in this process."""
 
-    def __init__(self, folder: Path, frontier: str, overoptimised: str, kin: str) -> None:
+    def __init__(self, folder: Path, specs: Mapping[str, str]) -> None:
         self.folder = folder
-        self.frontier = frontier  # the config of E7 and E8
-        self.overoptimised = overoptimised  # that of E9
-        self.kin = kin
+        self.specs = specs  # the config of each of CONFIGS
         self.s1 = folder / "s1"
 
     def train(self, folder: Path, spec: str, entries: Mapping[str, dict[str, Any]]) -> list[Any]:
@@ -58,14 +57,14 @@ class Bench:
         return run / "model"
 
     def enumerable(
-        self, name: str, spec: str, measure: Callable[[int, Mapping[str, Any]], dict[str, Any]]
+        self, name: str, measure: Callable[[int, Mapping[str, Any]], dict[str, Any]]
     ) -> tuple[list[dict[str, Any]], dict[str, Any], Path]:
-        """Returns what a reproduction on enumerable responses measures at every seed, its settings, and its folder."""
+        """Returns what one of CONFIGS measures on enumerable responses at every seed, its settings, and its folder."""
         from ftjax import config as configs
         from ftjax.runs import report
         from scripts.repro import frontier
 
-        settings, folder = configs.load(spec).to_dict(), self.folder / name
+        settings, folder = configs.load(self.specs[name]).to_dict(), self.folder / name
         return frontier.all_seeds(folder, settings, measure, report.say), settings, folder
 
 
@@ -174,22 +173,21 @@ def e7(bench: Bench, _: Path | None) -> str:
     """Returns the policies and the checks of E7."""
     from scripts.repro import frontier, frontier_rules
 
-    return frontier_rules.e7(*bench.enumerable("frontier", bench.frontier, frontier.measure))
+    return frontier_rules.e7(*bench.enumerable("frontier", frontier.measure))
 
 
 def e8(bench: Bench, _: Path | None) -> str:
     """Returns the judges and the checks of E8; the runs are those of E7."""
     from scripts.repro import frontier, frontier_rules
 
-    return frontier_rules.e8(*bench.enumerable("frontier", bench.frontier, frontier.measure))
+    return frontier_rules.e8(*bench.enumerable("frontier", frontier.measure))
 
 
 def e9(bench: Bench, _: Path | None) -> str:
     """Returns the curves and the checks of E9."""
     from scripts.repro import overoptimised, overoptimised_rules
 
-    found = bench.enumerable("overoptimised", bench.overoptimised, overoptimised.measure)
-    return overoptimised_rules.e9(*found)
+    return overoptimised_rules.e9(*bench.enumerable("overoptimised", overoptimised.measure))
 
 
 def e10(_: Bench, __: Path | None) -> str:
@@ -203,7 +201,7 @@ def kin(bench: Bench, _: Path | None) -> str:
     """Returns the methods and the checks of PPO's kin in the world of E7."""
     from scripts.repro import kin as made
 
-    return made.report(*bench.enumerable("kin", bench.kin, made.measure))
+    return made.report(*bench.enumerable("kin", made.measure))
 
 
 ALL: dict[str, Callable[[Bench, Path | None], str]] = {
@@ -217,13 +215,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default: all")
     parser.add_argument("--folder", type=Path, default=Path("runs/repro"), help="where everything is kept")
     parser.add_argument("--e2e", type=Path, help="the E2E data, context||sentence a line")
-    parser.add_argument(
-        "--frontier", default="configs/repro/frontier.py", metavar="CONFIG", help="the settings of e7 and e8"
-    )
-    parser.add_argument(
-        "--overoptimised", default="configs/repro/overoptimised.py", metavar="CONFIG", help="the settings of e9"
-    )
-    parser.add_argument("--kin", default="configs/repro/kin.py", metavar="CONFIG", help="the settings of kin")
+    for name, readers in CONFIGS.items():
+        spec = f"configs/repro/{name}.py"
+        parser.add_argument(f"--{name}", default=spec, metavar="CONFIG", help=f"the settings of {readers}")
     flags = cli.parse(parser, argv)
     for name in flags.names:
         if name not in ALL:
@@ -233,7 +227,7 @@ def main(argv: list[str]) -> int:
     from ftjax.runs import atomic, report
 
     experiment.use_compilation_cache()
-    bench, failed = Bench(flags.folder, flags.frontier, flags.overoptimised, flags.kin), False
+    bench, failed = Bench(flags.folder, {name: getattr(flags, name) for name in CONFIGS}), False
     for name in flags.names or ALL:
         report.say(f"\n{name}: {ALL[name].__doc__}")
         try:
