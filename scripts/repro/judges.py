@@ -5,14 +5,13 @@ qlora_judge_ratings (GPT-4 on QLoRA's Guanaco and on Vicuna, each pair of system
 """
 
 from collections.abc import Sequence
-import gzip
 import itertools
 import json
 from pathlib import Path
 import sys
 from typing import Any
 
-from ftjax.data import pairs
+from ftjax.data import files, pairs
 from ftjax.evals import judge, judge_report, statistics
 from scripts import cli
 
@@ -24,7 +23,7 @@ TERMS = {"level": 0.95, "resamples": 1000, "seed": 0}
 
 def rows(file: Path) -> list[dict[str, Any]]:
     """Returns the rows of a gzipped JSON Lines file."""
-    return [json.loads(line) for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
+    return [json.loads(line) for _, line in files.lines(file)]
 
 
 def voted(folder: Path) -> list[pairs.Pair]:
