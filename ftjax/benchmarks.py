@@ -20,8 +20,8 @@ RANGES: dict[str, experiment.Range] = {
     "seed": experiment.RANGES["seed"],
     "harness.limit": (lambda v: v >= 0, "at least 0 (0: all)"),
     "harness.shots": (lambda v: v >= -1, "at least -1 (-1: as many as the task says)"),
-    "harness.length": (lambda v: v >= 1, "at least 1"),
-    "harness.rows": (lambda v: v >= 1, "at least 1"),
+    "harness.length": experiment.COUNT,
+    "harness.rows": experiment.COUNT,
     "eval.level": (lambda v: 0 < v < 1, "in (0, 1)"),
 }
 CHOICES = {name: experiment.CHOICES[name] for name in ("model.dtype", "model.weights")}
