@@ -36,6 +36,7 @@ def bridge(
     """Returns a model of ours as the harness's `LM`; `length` and `rows` are those of `continuations.score`."""
     api, windows = extra.library("lm_eval.api.model"), extra.library("lm_eval.utils")
     score = lambda pairs: continuations.score(params, config, pairs, length=length, rows=rows)
+    front = _front(tok)
 
     def complete(prompts: Sequence[Sequence[int]], **sampling: Any) -> list[str]:
         out = generate.generate(params, prompts, jax.random.key(seed), config, stop_ids=stop_ids, **sampling)
@@ -62,7 +63,8 @@ def bridge(
             return tok.fingerprint
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-            return encode(tok, string, special=add_special_tokens is not False)
+            ids = list(tok.encode(string).ids)
+            return ids if add_special_tokens is False or ids[:1] == front else [*front, *ids]
 
         def chat_template(self, chat_template: bool | str = False) -> str | None:
             return chat.text if chat is not None and chat_template else None
@@ -106,13 +108,10 @@ def bridge(
     return Bridge()
 
 
-def encode(tok: Tokenizer, text: str, *, special: bool) -> list[int]:
-    """Returns the tokens of a text, with `special` after a BOS where the tokenizer puts one, but never after two."""
-    ids = list(tok.encode(text).ids)
-    first = tok.bos_id
-    if not special or first is None or ids[:1] == [first]:
-        return ids
-    return [first, *ids] if tok.hf.encode("a")[:1] == [first] else ids
+def _front(tok: Tokenizer) -> list[int]:
+    """Returns the BOS where the tokenizer puts one before a text that does not begin with it, else nothing."""
+    first = tok.hf.encode("a")[:1]
+    return first if first == [tok.bos_id] else []
 
 
 def _alike(settings: Sequence[dict[str, Any]]) -> list[tuple[str, list[int]]]:
