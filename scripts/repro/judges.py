@@ -13,6 +13,7 @@ from typing import Any
 
 from ftjax.data import files, pairs
 from ftjax.evals import judge, judge_report, statistics
+from ftjax.runs import report
 from scripts import cli
 
 PANDALM = {"PandaLM-7B": ("pandalm7b_judge", "pandalm_result"), "GPT-3.5": ("gpt35_judge", "gpt_result")}
@@ -85,11 +86,6 @@ def guanaco(folder: Path, contests: Sequence[tuple[str, str]]) -> dict[str, Any]
     return judge_report.report([x for one, _ in both for x in one], [x for _, one in both for x in one], **TERMS)
 
 
-def shown(found: dict[str, Any] | None) -> str:
-    """Returns a share with its interval."""
-    return "-" if found is None else f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
-
-
 def main(argv: list[str]) -> int:
     """Returns the exit status."""
     parser = cli.parser(__doc__)
@@ -101,18 +97,19 @@ def main(argv: list[str]) -> int:
         people = found["human"]
         print(f"\n{name}: {found['unparsable_pairs']} of {found['pairs']} without a verdict")
         for label, key in {"majority": "agreement_with_majority", "a person": "agreement"}.items():
-            print(f"  agrees with {label}: {shown(people[key])}")
-        print(f"  a person with another: {shown(people['between_people'])}")
-        print(f"  kappa {people['kappa']['value']:.3f}; longer wins {shown(found['length']['longer_wins'])}")
-        print(f"  win rate of 1: {shown(found['win_rate'])}, by people {people['win_rate_by_people']:.1%}")
+            print(f"  agrees with {label}: {report.share(people[key])}")
+        print(f"  a person with another: {report.share(people['between_people'])}")
+        print(f"  kappa {people['kappa']['value']:.3f}; longer wins {report.share(found['length']['longer_wins'])}")
+        print(f"  win rate of 1: {report.share(found['win_rate'])}, by people {people['win_rate_by_people']:.1%}")
     contests = list(itertools.combinations(SYSTEMS, 2))
     for name, one in {**{f"{a} against {b}": [(a, b)] for a, b in contests}, "all three": contests}.items():
-        found, place = guanaco(folder, one), guanaco(folder, one)["position"]
-        print(f"\nGPT-4 on {name}: win rate {shown(found['win_rate'])}")
+        found = guanaco(folder, one)
+        place = found["position"]
+        print(f"\nGPT-4 on {name}: win rate {report.share(found['win_rate'])}")
         print("  consistent, first, second, none:", end=" ")
         print(*(f"{place[key]:.1%}" for key in ("consistent", "biased_to_first", "biased_to_second", "unparsable")))
-        print(f"  first place preferred {shown(place['first_preferred'])}; {place['reversals']} reversals")
-        print(f"  longer wins {shown(found['length']['longer_wins'])}")
+        print(f"  first place preferred {report.share(place['first_preferred'])}; {place['reversals']} reversals")
+        print(f"  longer wins {report.share(found['length']['longer_wins'])}")
     return 0
 
 
