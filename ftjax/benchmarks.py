@@ -20,8 +20,8 @@ RANGES: dict[str, experiment.Range] = {
     "seed": experiment.RANGES["seed"],
     "harness.limit": (lambda v: v >= 0, "at least 0 (0: all)"),
     "harness.shots": (lambda v: v >= -1, "at least -1 (-1: as many as the task says)"),
-    "harness.length": (lambda v: v >= 1, "at least 1"),
-    "harness.rows": (lambda v: v >= 1, "at least 1"),
+    "harness.length": experiment.COUNT,
+    "harness.rows": experiment.COUNT,
     "eval.level": (lambda v: 0 < v < 1, "in (0, 1)"),
 }
 CHOICES = {name: experiment.CHOICES[name] for name in ("model.dtype", "model.weights")}
@@ -110,7 +110,7 @@ def measure(x: Benchmark) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         random_seed=x.config["seed"],
         fewshot_random_seed=x.config["seed"],
     )
-    rows = [row for task in sorted(found["samples"]) for row in _rows(task, found["samples"][task])]
+    rows = {task: _rows(task, samples) for task, samples in sorted(found["samples"].items())}
     facts = {
         "model": {
             "path": x.made.model,
@@ -118,13 +118,12 @@ def measure(x: Benchmark) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             "adapter": x.made.adapter,
         },
         "harness": {"version": found.get("lm_eval_version"), "versions": found["versions"], "shots": found["n-shot"]},
-        "tasks": {task: _numbers(task, result, rows, x.config["eval"]["level"]) for task, result in _named(found)},
+        "tasks": {
+            task: _numbers(result, rows.get(task, []), x.config["eval"]["level"])  # a group of tasks has no rows
+            for task, result in sorted(found["results"].items())
+        },
     }
-    return facts, rows
-
-
-def _named(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(task, found["results"][task]) for task in sorted(found["results"])]
+    return facts, [row for own in rows.values() for row in own]
 
 
 def _rows(task: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -143,14 +142,14 @@ def _rows(task: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _numbers(task: str, result: Mapping[str, Any], rows: list[dict[str, Any]], level: float) -> dict[str, Any]:
+def _numbers(result: Mapping[str, Any], rows: list[dict[str, Any]], level: float) -> dict[str, Any]:
     """Returns the metrics of a task; those that are 0 or 1 of each question have their Wilson interval."""
     numbers: dict[str, Any] = {}
     for key, value in result.items():
         name, _, used = key.partition(",")
         if not used or name.endswith("_stderr") or not isinstance(value, int | float):
             continue
-        each = [row.get(name) for row in rows if row["task"] == task and row["filter"] == used]
+        each = [row.get(name) for row in rows if row["filter"] == used]
         right = np.array([float(one) for one in each if one in (0, 1)])
         whole = len(right) == len(each) > 0 and abs(right.mean() - value) < 1e-9
         numbers[key] = statistics.share(right, None, level=level)._asdict() if whole else {"value": float(value)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -11,14 +12,14 @@ from ftjax import experiment, inference
 from ftjax.checkpoint import hf_import
 from ftjax.data import cache, files, pairs, records
 from ftjax.errors import UserError
-from ftjax.evals import judge, judge_report, judge_stub, replies
+from ftjax.evals import judge, judge_report, judge_stub, replies, tasks
 from ftjax.evals.budget import Budget
 
 RANGES: dict[str, experiment.Range] = {
     "seed": experiment.RANGES["seed"],
     "judge.temperature": (lambda v: v >= 0, "at least 0"),
-    "judge.max_tokens": (lambda v: v >= 1, "at least 1"),
-    "judge.concurrency": (lambda v: v >= 1, "at least 1"),
+    "judge.max_tokens": experiment.COUNT,
+    "judge.concurrency": experiment.COUNT,
     "judge.timeout": (lambda v: v > 0, "above 0 seconds"),
     "judge.retries": (lambda v: v >= 0, "at least 0"),
     "judge.backoff": (lambda v: v >= 0, "at least 0 seconds"),
@@ -26,9 +27,9 @@ RANGES: dict[str, experiment.Range] = {
     "judge.budget_money": (lambda v: v >= 0, "at least 0 (0: no cap on money)"),
     "judge.prompt_price": (lambda v: v >= 0, "at least 0"),
     "judge.answer_price": (lambda v: v >= 0, "at least 0"),
-    "stub.accuracy": (lambda v: 0 <= v <= 1, "in [0, 1]"),
-    "stub.first": (lambda v: 0 <= v <= 1, "in [0, 1]"),
-    "stub.nonsense": (lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "stub.accuracy": experiment.SHARE,
+    "stub.first": experiment.SHARE,
+    "stub.nonsense": experiment.SHARE,
     "data.rows": (lambda v: v >= 0, "at least 0 (0: all)"),
     "eval.level": (lambda v: 0 < v < 1, "in (0, 1)"),
     "eval.resamples": (lambda v: v >= 1000, "at least 1000"),
@@ -191,25 +192,22 @@ def _local(made: inference.Made, c: Mapping[str, Any]) -> replies.Ask:
         # One message: not every template has a place for a system's.
         told = ["\n\n".join(text for _, text in messages) for messages in requests]
         prompts = [model.prompt_ids([records.Message("user", text)]) for text in told]
-        order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-        longest = len(prompts[order[-1]]) + j["max_tokens"]
+        longest = max(map(len, prompts)) + j["max_tokens"]
         if longest > model.config.max_position:
             raise UserError(
                 f"a request of {longest - j['max_tokens']} tokens and config.judge.max_tokens {j['max_tokens']} are "
                 f"more than the {model.config.max_position} that the judge reads; take another judge, or give it less"
             )
-        for first in range(0, len(order), j["concurrency"]):
-            chosen = order[first : first + j["concurrency"]]
-            texts = model.complete(
-                [prompts[number] for number in chosen],
-                max_new_tokens=j["max_tokens"],
-                temperature=j["temperature"],
-                top_k=0,
-                top_p=1.0,
-                seed=c["seed"],
-            )
-            for number, text in zip(chosen, texts, strict=True):
-                keep(number, replies.Reply(text, len(prompts[number]), len(model.tokenizer.encode(text).ids)))
+        complete = functools.partial(
+            model.complete,
+            max_new_tokens=j["max_tokens"],
+            temperature=j["temperature"],
+            top_k=0,
+            top_p=1.0,
+            seed=c["seed"],
+        )
+        for number, text in tasks.completed(complete, prompts, batch_size=j["concurrency"]):
+            keep(number, replies.Reply(text, len(prompts[number]), len(model.tokenizer.encode(text).ids)))
 
     return ask
 

@@ -39,15 +39,11 @@ def from_row(row: Mapping[str, Any], where: str) -> Pair:
     if missing:
         near = lookup.suggestion(missing[0], [name for name in row if name not in COLUMNS])
         raise errors.UserError(f"{where}: the row has no {missing[0]!r}; its columns are {', '.join(row)}.{near}")
-    for name in ("a", "b"):
-        if not isinstance(row[name], str):
-            raise errors.UserError(f"{where}: {name} is {row[name]!r:.60}; it must be the text of an answer")
-    reference = row.get("reference")
-    if reference is not None and not isinstance(reference, str):
-        raise errors.UserError(f"{where}: reference is {reference!r:.60}; it must be the text of an answer")
-    return Pair(
-        _prompt(row["prompt"], where), row["a"], row["b"], reference or "", _votes(row.get("human"), where), where
-    )
+    a, b, reference = texts = row["a"], row["b"], row.get("reference")
+    for name, text in zip(("a", "b", "reference"), texts, strict=True):
+        if not isinstance(text, str | None):
+            raise errors.UserError(f"{where}: {name} is {text!r:.60}; it must be the text of an answer")
+    return Pair(_prompt(row["prompt"], where), a, b, reference or "", _votes(row.get("human"), where), where)
 
 
 def _prompt(given: Any, where: str) -> str:

@@ -18,10 +18,10 @@ class Budget:
         self.prompt_price, self.answer_price = prompt_price, answer_price
         self.prompt_tokens = self.answer_tokens = 0
         self._on_way: list[tuple[int, int]] = []
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # its lock lets a thread in again
 
     def count(self, reply: Reply) -> None:
-        """Counts a reply that is there already."""
+        """Counts a reply as spent."""
         with self._changed:
             self.prompt_tokens += reply.prompt_tokens
             self.answer_tokens += reply.completion_tokens
@@ -40,8 +40,7 @@ class Budget:
         with self._changed:
             self._on_way.remove((prompt, answer))
             if reply is not None:
-                self.prompt_tokens += reply.prompt_tokens
-                self.answer_tokens += reply.completion_tokens
+                self.count(reply)
             self._changed.notify_all()
 
     def cost(self) -> float:

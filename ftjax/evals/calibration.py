@@ -11,6 +11,7 @@ from jaxtyping import Float
 import numpy as np
 
 Margins = Float[np.ndarray, " pairs"]
+Shares = Float[np.ndarray, " n"]  # from 0 to 1
 
 
 class Bin(NamedTuple):
@@ -24,8 +25,12 @@ class Bin(NamedTuple):
 def reliability(margins: Margins, *, bins: int) -> list[Bin]:
     """Returns `bins` of equal width over confidences from .5 to 1 (Guo et al. 2017); a margin of 0 is half right."""
     confidence = 1 / (1 + np.exp(-np.abs(margins.astype(np.float64))))
-    right = (np.sign(margins) + 1) / 2
-    place = np.minimum((confidence - 0.5) * 2 * bins, bins - 1).astype(int)
+    return equal_width(confidence, (np.sign(margins) + 1) / 2, least=0.5, bins=bins)
+
+
+def equal_width(confidence: Shares, right: Shares, *, least: float, bins: int) -> list[Bin]:
+    """Returns `bins` of equal width over confidences from `least` to 1, of what was predicted and how right it was."""
+    place = np.minimum((confidence - least) / (1 - least) * bins, bins - 1).astype(int)
     count = np.bincount(place, minlength=bins)
     means = [np.bincount(place, x, minlength=bins) / np.maximum(count, 1) for x in (confidence, right)]
     return [Bin(float(c), float(a), int(n)) for c, a, n in zip(*means, count, strict=True)]

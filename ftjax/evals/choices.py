@@ -12,7 +12,7 @@ Logps = Sequence[Sequence[float]]  # of each choice after its question, summed o
 def accuracy(logps: Logps, answers: Sequence[int]) -> metric.Score:
     """Returns how often the right choice is the likeliest (the harness's acc); `answers` are places from 0. It leans to
     short choices."""
-    return _accuracy("choices", [np.asarray(one, np.float64) for one in logps], answers, "largest log-probability")
+    return _accuracy([np.asarray(one, np.float64) for one in logps], answers, "largest log-probability")
 
 
 def normalised_accuracy(logps: Logps, answers: Sequence[int], choices: Sequence[Sequence[str]]) -> metric.Score:
@@ -20,7 +20,7 @@ def normalised_accuracy(logps: Logps, answers: Sequence[int], choices: Sequence[
     metric.check("choices", logps, choices)
     sizes = [[max(len(text), 1) for text in own] for own in choices]
     each = [np.asarray(one, np.float64) / size for one, size in zip(logps, sizes, strict=True)]
-    return _accuracy("choices", each, answers, "largest log-probability a character")
+    return _accuracy(each, answers, "largest log-probability a character")
 
 
 def reliability(logps: Logps, answers: Sequence[int], *, bins: int) -> list[calibration.Bin]:
@@ -30,16 +30,13 @@ def reliability(logps: Logps, answers: Sequence[int], *, bins: int) -> list[cali
     rows = [np.asarray(one, np.float64) for one in logps]
     sure = np.array([1 / np.sum(np.exp(row - row.max())) for row in rows])
     right = np.array([float(np.argmax(row) == answer) for row, answer in zip(rows, answers, strict=True)])
-    place = np.minimum((sure * bins).astype(int), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    means = [np.bincount(place, x, minlength=bins) / np.maximum(count, 1) for x in (sure, right)]
-    return [calibration.Bin(float(c), float(a), int(n)) for c, a, n in zip(*means, count, strict=True)]
+    return calibration.equal_width(sure, right, least=0.0, bins=bins)
 
 
-def _accuracy(name: str, scores: Sequence[np.ndarray], answers: Sequence[int], how: str) -> metric.Score:
-    metric.check(name, scores, answers)
+def _accuracy(scores: Sequence[np.ndarray], answers: Sequence[int], how: str) -> metric.Score:
+    metric.check("choices", scores, answers)
     for row, answer in zip(scores, answers, strict=True):
         if not (0 <= answer < len(row) and np.isfinite(row).all()):
-            raise ValueError(f"{name}: answer {answer} of {len(row)} choices with the scores {row}")
+            raise ValueError(f"choices: answer {answer} of {len(row)} choices with the scores {row}")
     right = [float(int(np.argmax(row)) == answer) for row, answer in zip(scores, answers, strict=True)]
     return metric.mean(right, f"accuracy of choices|{how}|first of equals")

@@ -4,10 +4,10 @@ To add a metric: a function of the answers, with references where it needs them,
 """
 
 from collections.abc import Sequence
-import json
 import re
 
 from ftjax.evals import metric
+from ftjax.verify import json_text
 
 _BEGINS = (
     r"(?:i'?m|i am|we'?re|we are) (?:\w+ )?(?:sorry|afraid|unable|not able|not comfortable|not going to)\b",
@@ -61,12 +61,9 @@ def json_valid(hypotheses: Sequence[str]) -> metric.Score:
 
 
 def _is_json(text: str) -> bool:
-    def refuse(name: str) -> None:
-        raise ValueError(name)
-
     try:
-        json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError):
+        json_text.strictly(text)
+    except ValueError:
         return False
     return True
 

@@ -6,6 +6,7 @@ is the BOS token (EOS without one).
 """
 
 from collections.abc import Sequence
+import functools
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ import jax
 from ftjax.data import template
 from ftjax.data.tokenizer import Tokenizer
 from ftjax.errors import UserError
-from ftjax.evals import continuations, extra
+from ftjax.evals import continuations, extra, tasks
 from ftjax.models.config import ModelConfig
 from ftjax.sampling import generate
 
@@ -35,12 +36,12 @@ def bridge(
     """Returns a model of ours as the harness's `LM`; `length` and `rows` are those of `continuations.score`."""
     api, windows = extra.library("lm_eval.api.model"), extra.library("lm_eval.utils")
     score = lambda pairs: continuations.score(params, config, pairs, length=length, rows=rows)
+    front = _front(tok)
 
-    def complete(prompts: list[list[int]], sampling: dict[str, Any]) -> list[str]:
-        filled = prompts + [prompts[-1]] * (rows - len(prompts))  # one shape, few programs
-        out = generate.generate(params, filled, jax.random.key(seed), config, stop_ids=stop_ids, **sampling)
+    def complete(prompts: Sequence[Sequence[int]], **sampling: Any) -> list[str]:
+        out = generate.generate(params, prompts, jax.random.key(seed), config, stop_ids=stop_ids, **sampling)
         tokens, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
-        return [tok.decode(tokens[i][: lengths[i]].tolist(), skip_special=True) for i in range(len(prompts))]
+        return [tok.decode(row[:n].tolist(), skip_special=True) for row, n in zip(tokens, lengths, strict=True)]
 
     class Bridge(api.TemplateLM):  # type: ignore[name-defined]
         """Answers the three kinds of requests."""
@@ -62,7 +63,8 @@ def bridge(
             return tok.fingerprint
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-            return encode(tok, string, special=add_special_tokens is not False)
+            ids = list(tok.encode(string).ids)
+            return ids if add_special_tokens is False or ids[:1] == front else [*front, *ids]
 
         def chat_template(self, chat_template: bool | str = False) -> str | None:
             return chat.text if chat is not None and chat_template else None
@@ -98,24 +100,18 @@ def bridge(
                 room = config.context - sampling["max_new_tokens"]
                 if room < 1:
                     raise UserError(f"{settings}: its new tokens leave no room in a context of {config.context}")
-                prompts = {n: self.tok_encode(requests[n].args[0])[-room:] for n in numbers}
-                order = sorted(numbers, key=lambda n: len(prompts[n]))
-                for first in range(0, len(order), rows):
-                    chosen = order[first : first + rows]
-                    texts = complete([prompts[n] for n in chosen], sampling)
-                    answers |= {n: _before(text, until) for n, text in zip(chosen, texts, strict=True)}
+                prompts = [self.tok_encode(requests[n].args[0])[-room:] for n in numbers]
+                made = tasks.completed(functools.partial(complete, **sampling), prompts, batch_size=rows)
+                answers |= {numbers[place]: _before(text, until) for place, text in made}
             return [answers[n] for n in range(len(requests))]
 
     return Bridge()
 
 
-def encode(tok: Tokenizer, text: str, *, special: bool) -> list[int]:
-    """Returns the tokens of a text, with `special` after a BOS where the tokenizer puts one, but never after two."""
-    ids = list(tok.encode(text).ids)
-    first = tok.bos_id
-    if not special or first is None or ids[:1] == [first]:
-        return ids
-    return [first, *ids] if tok.hf.encode("a")[:1] == [first] else ids
+def _front(tok: Tokenizer) -> list[int]:
+    """Returns the BOS where the tokenizer puts one before a text that does not begin with it, else nothing."""
+    first = tok.hf.encode("a")[:1]
+    return first if first == [tok.bos_id] else []
 
 
 def _alike(settings: Sequence[dict[str, Any]]) -> list[tuple[str, list[int]]]:

@@ -136,6 +136,4 @@ def of_ratings(a: float | None, b: float | None) -> str | None:
 
 
 def _who(found: str | None, first: str) -> str | None:
-    if found in (None, "C"):
-        return None if found is None else "tie"
-    return first if found == "A" else "b" if first == "a" else "a"
+    return None if found is None else {"A": first, "B": "b" if first == "a" else "a", "C": "tie"}[found]

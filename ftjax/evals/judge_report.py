@@ -69,7 +69,7 @@ def position(judged: Sequence[judge.Judged], *, level: float) -> dict[str, Any]:
         "biased_to_first": share(np.sum(lean > 0)),
         "biased_to_second": share(np.sum(lean < 0)),
         "unparsable": share(len(judged) - len(both)),
-        "flip_rate": _share((lean != 0) * 1.0, np.arange(len(lean)), level),
+        "flip_rate": _share((lean != 0) * 1.0, None, level),
         "reversals": int(np.sum(np.abs(lean) == 2)),
         "first_preferred": _share(decided, of_pair, level),
     }
@@ -103,12 +103,12 @@ def people(known: Sequence[tuple[pairs.Pair, judge.Judged]], *, level: float) ->
     return {
         "pairs": len(voted),
         "votes": sum(len(votes) for votes, _ in voted),
-        "agreement": _share(same, np.arange(len(same)), level),
-        "agreement_without_ties": _share(strict, np.arange(len(strict)), level),
-        "agreement_with_majority": _share(agreed, np.arange(len(agreed)), level),
+        "agreement": _share(same, None, level),
+        "agreement_without_ties": _share(strict, None, level),
+        "agreement_with_majority": _share(agreed, None, level),
         "without_majority": len(voted) - len(majority),
         "kappa": kappa._asdict(),
-        "between_people": _share(several, np.arange(len(several)), level),
+        "between_people": _share(several, None, level),
         "win_rate_by_people": (wins["a"] + wins["tie"] / 2) / len(majority) if majority else None,
         "corrected_win_rate": None if fixed is None else fixed._asdict(),
     }
@@ -146,8 +146,8 @@ def _ratings(
     return {"a": float(a.mean()), "b": float(b.mean()), "difference": found._asdict()}
 
 
-def _share(values: np.ndarray, clusters: np.ndarray, level: float) -> dict[str, Any] | None:
-    """Returns a share with its interval; None of no values."""
+def _share(values: np.ndarray, clusters: np.ndarray | None, level: float) -> dict[str, Any] | None:
+    """Returns a share with its interval, of values that belong together by `clusters`; None of no values."""
     return statistics.share(values, clusters, level=level)._asdict() if len(values) else None
 
 

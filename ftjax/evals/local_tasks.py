@@ -6,11 +6,12 @@ harness's own description of a task, and its name in `SETS`.
 
 from collections.abc import Callable, Iterable
 import functools
-import gzip
 import json
 from pathlib import Path
 import re
 from typing import Any
+
+from ftjax.data import files
 
 Rows = list[dict[str, Any]]
 LETTERS = "ABCD"
@@ -77,7 +78,7 @@ def wikitext(folder: Path) -> list[dict[str, Any]]:
     """Returns the articles of WikiText-2's validation text, rolled through whole, by word and byte as they stand."""
 
     def rows() -> Rows:
-        text = gzip.decompress((folder / "valid.txt.gz").read_bytes()).decode()
+        text = files.text(folder / "valid.txt.gz")
         starts = [match.start() for match in re.finditer(r"^ = [^=].*[^=] = $", text, re.MULTILINE)]
         return [{"page": text[a:b]} for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
 
@@ -128,4 +129,4 @@ def _data(rows: Callable[[], Rows]) -> Callable[..., dict[str, Any]]:
 
 
 def _rows(file: Path) -> Rows:
-    return [json.loads(line) for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
+    return [json.loads(line) for _, line in files.lines(file)]

@@ -17,6 +17,7 @@ from ftjax.evals import extra, metric
 
 References = Sequence[str | Sequence[str]]
 ROUGES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def bleu(hypotheses: Sequence[str], references: References, *, tokenize: str = "13a") -> metric.Score:
@@ -91,7 +92,7 @@ def _several(references: str | Sequence[str]) -> list[str]:
 
 
 def _normalised(text: str) -> str:
-    kept = "".join(letter for letter in text.lower() if letter not in set(string.punctuation))
+    kept = text.lower().translate(_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
 
 

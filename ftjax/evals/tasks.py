@@ -1,6 +1,6 @@
 """How often a model's own answer is right: prompts -> greedy answers -> a check of each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ftjax.verify import answers
@@ -45,18 +45,24 @@ def numeric(row: Mapping[str, Any], prediction: str) -> float:
 def answer(
     complete: Callable[[Sequence[Sequence[int]]], list[str]], items: Sequence[Item], check: Check, *, batch_size: int
 ) -> list[Answer]:
-    """Returns the scored answers in the order of the items; `complete` turns prompts into texts, a batch at a time.
+    """Returns the scored answers in the order of the items; `complete` turns prompts into texts, a batch at a time."""
+    texts = dict(completed(complete, [item.prompt_ids for item in items], batch_size=batch_size))
+    return [Answer(item, texts[i], float(check(item.row, texts[i]))) for i, item in enumerate(items)]
+
+
+def completed(
+    complete: Callable[[Sequence[Sequence[int]]], list[str]], prompts: Sequence[Sequence[int]], *, batch_size: int
+) -> Iterator[tuple[int, str]]:
+    """Yields the place of each prompt with its text, batch by batch, as soon as `complete` has made them.
 
     Prompts of similar length go together, and the last batch is filled up, so few programs are compiled.
     """
-    order = sorted(range(len(items)), key=lambda i: len(items[i].prompt_ids))
-    texts: dict[int, str] = {}
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
-        prompts = [items[i].prompt_ids for i in chosen]
-        made = complete(prompts + [prompts[-1]] * (min(batch_size, len(items)) - len(chosen)))
-        texts |= dict(zip(chosen, made, strict=False))
-    return [Answer(item, texts[i], float(check(item.row, texts[i]))) for i, item in enumerate(items)]
+        asked = [prompts[i] for i in chosen]
+        made = complete(asked + [asked[-1]] * (min(batch_size, len(prompts)) - len(chosen)))
+        yield from zip(chosen, made, strict=False)
 
 
 def mean_score(answers: Sequence[Answer]) -> float:

@@ -120,25 +120,24 @@ def benchmarked(found: Mapping[str, Any], folder: Path) -> None:
 def judged(found: Mapping[str, Any], folder: Path) -> None:
     """Prints what a judge's verdicts come to, what speaks against them, what they cost, and where everything is."""
     table = rich.table.Table("judged", "", title=f"{found['judged']:,} of {found['pairs']:,} pairs")
-    ends = lambda one: f"{one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%})" if one else "-"
-    table.add_row("win rate, a tie is half", ends(found["win_rate"]))
+    table.add_row("win rate, a tie is half", share(found["win_rate"]))
     table.add_row("wins, ties, losses", f"{found['wins']}, {found['ties']}, {found['losses']}")
     table.add_row("answers without a verdict", f"{found['unparsable_answers']} of {found['answers']}")
     if found["position"]:
-        table.add_row("verdict changes on swap", ends(found["position"]["flip_rate"]))
-        table.add_row("first place preferred", ends(found["position"]["first_preferred"]))
+        table.add_row("verdict changes on swap", share(found["position"]["flip_rate"]))
+        table.add_row("first place preferred", share(found["position"]["first_preferred"]))
     if found["ratings"]:
         table.add_row("mean ratings", f"{found['ratings']['a']:.2f}, {found['ratings']['b']:.2f}")
-    table.add_row("longer answer wins", ends(found["length"]["longer_wins"]))
+    table.add_row("longer answer wins", share(found["length"]["longer_wins"]))
     people = found["human"]
     if people:
-        table.add_row("agrees with a person", ends(people["agreement"]))
-        table.add_row("a person with another", ends(people["between_people"]))
+        table.add_row("agrees with a person", share(people["agreement"]))
+        table.add_row("a person with another", share(people["between_people"]))
         table.add_row("kappa with the majority", f"{people['kappa']['value']:.2f}")
         fixed = people["corrected_win_rate"]
         table.add_row(
             "win rate, the judge's error corrected",
-            ends(fixed) if fixed else "unknown: few labels, or no better than chance",
+            share(fixed) if fixed else "unknown: few labels, or no better than chance",
         )
     _print(table)
     say(found["verdict"])
@@ -149,6 +148,11 @@ def judged(found: Mapping[str, Any], folder: Path) -> None:
         f"{cost['prompt_tokens'] + cost['answer_tokens']:,} tokens{money}"
     )
     say(f"everything is in {folder}: judge.json, judgments.jsonl")
+
+
+def share(found: Mapping[str, float] | None) -> str:
+    """Returns a share with its interval; a dash where there is none."""
+    return f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})" if found else "-"
 
 
 def _samples(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:

@@ -19,12 +19,17 @@ def unfenced(text: str) -> str:
 
 
 def parse(text: str) -> Any:
-    """Returns the value of a text that is JSON, fenced or not; raises ValueError where it is not.
+    """Returns the value of a text that is JSON, fenced or not; raises ValueError where it is not, as `strictly`."""
+    return strictly(unfenced(text))
+
+
+def strictly(text: str) -> Any:
+    """Returns the value of a text that is JSON and nothing else (RFC 8259); raises ValueError where it is not.
 
     NaN and Infinity, which Python reads, are not JSON. JSON too deep for Python's stack counts as none.
     """
     try:
-        return json.loads(unfenced(text), parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -1,4 +1,4 @@
-"""What counts as a word, a sentence, a word in capitals; and the two relations that IFEval holds a count against."""
+"""What counts as a word, a sentence, a part, capitals; and the two relations that IFEval holds a count against."""
 
 from collections.abc import Iterator
 import re
@@ -39,6 +39,13 @@ def sentences(text: str) -> int:
     """
     starts = [0, *_ends(text)]
     return sum(1 for start, end in zip(starts, [*starts[1:], len(text)], strict=True) if text[start:end].strip())
+
+
+def parts(text: str, mark: str) -> list[str]:
+    """Returns what stands between marks in a text, without white space around it; nothing before the first or after the
+    last is no part, nothing between two is an empty one."""
+    found = [part.strip() for part in text.split(mark)]
+    return [part for place, part in enumerate(found) if part or 0 < place < len(found) - 1]
 
 
 def capitals(text: str) -> int:

@@ -5,15 +5,15 @@ qlora_judge_ratings (GPT-4 on QLoRA's Guanaco and on Vicuna, each pair of system
 """
 
 from collections.abc import Sequence
-import gzip
 import itertools
 import json
 from pathlib import Path
 import sys
 from typing import Any
 
-from ftjax.data import pairs
+from ftjax.data import files, pairs
 from ftjax.evals import judge, judge_report, statistics
+from ftjax.runs import report
 from scripts import cli
 
 PANDALM = {"PandaLM-7B": ("pandalm7b_judge", "pandalm_result"), "GPT-3.5": ("gpt35_judge", "gpt_result")}
@@ -24,7 +24,7 @@ TERMS = {"level": 0.95, "resamples": 1000, "seed": 0}
 
 def rows(file: Path) -> list[dict[str, Any]]:
     """Returns the rows of a gzipped JSON Lines file."""
-    return [json.loads(line) for line in gzip.decompress(file.read_bytes()).decode().splitlines()]
+    return [json.loads(line) for _, line in files.lines(file)]
 
 
 def voted(folder: Path) -> list[pairs.Pair]:
@@ -86,11 +86,6 @@ def guanaco(folder: Path, contests: Sequence[tuple[str, str]]) -> dict[str, Any]
     return judge_report.report([x for one, _ in both for x in one], [x for _, one in both for x in one], **TERMS)
 
 
-def shown(found: dict[str, Any] | None) -> str:
-    """Returns a share with its interval."""
-    return "-" if found is None else f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
-
-
 def main(argv: list[str]) -> int:
     """Returns the exit status."""
     parser = cli.parser(__doc__)
@@ -102,18 +97,19 @@ def main(argv: list[str]) -> int:
         people = found["human"]
         print(f"\n{name}: {found['unparsable_pairs']} of {found['pairs']} without a verdict")
         for label, key in {"majority": "agreement_with_majority", "a person": "agreement"}.items():
-            print(f"  agrees with {label}: {shown(people[key])}")
-        print(f"  a person with another: {shown(people['between_people'])}")
-        print(f"  kappa {people['kappa']['value']:.3f}; longer wins {shown(found['length']['longer_wins'])}")
-        print(f"  win rate of 1: {shown(found['win_rate'])}, by people {people['win_rate_by_people']:.1%}")
+            print(f"  agrees with {label}: {report.share(people[key])}")
+        print(f"  a person with another: {report.share(people['between_people'])}")
+        print(f"  kappa {people['kappa']['value']:.3f}; longer wins {report.share(found['length']['longer_wins'])}")
+        print(f"  win rate of 1: {report.share(found['win_rate'])}, by people {people['win_rate_by_people']:.1%}")
     contests = list(itertools.combinations(SYSTEMS, 2))
     for name, one in {**{f"{a} against {b}": [(a, b)] for a, b in contests}, "all three": contests}.items():
-        found, place = guanaco(folder, one), guanaco(folder, one)["position"]
-        print(f"\nGPT-4 on {name}: win rate {shown(found['win_rate'])}")
+        found = guanaco(folder, one)
+        place = found["position"]
+        print(f"\nGPT-4 on {name}: win rate {report.share(found['win_rate'])}")
         print("  consistent, first, second, none:", end=" ")
         print(*(f"{place[key]:.1%}" for key in ("consistent", "biased_to_first", "biased_to_second", "unparsable")))
-        print(f"  first place preferred {shown(place['first_preferred'])}; {place['reversals']} reversals")
-        print(f"  longer wins {shown(found['length']['longer_wins'])}")
+        print(f"  first place preferred {report.share(place['first_preferred'])}; {place['reversals']} reversals")
+        print(f"  longer wins {report.share(found['length']['longer_wins'])}")
     return 0
 
 

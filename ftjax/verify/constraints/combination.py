@@ -1,12 +1,12 @@
 """combination: what the text as a whole is made of."""
 
+from ftjax.verify import words
+
 
 def two_responses(text: str) -> bool:
     """Returns whether the text is two different responses with six asterisks between them."""
-    first, *inner = (part.strip() for part in text.split("******"))
-    last = inner.pop() if inner else ""
-    found = [part for part in (first, *inner, last) if part]
-    return all(inner) and len(found) == 2 and found[0] != found[1]
+    found = words.parts(text, "******")
+    return all(found) and len(found) == 2 and found[0] != found[1]
 
 
 def repeat_prompt(text: str, *, prompt_to_repeat: str) -> bool:

@@ -16,9 +16,8 @@ def number_words(text: str, *, relation: str, num_words: float) -> bool:
 
 def number_paragraphs(text: str, *, num_paragraphs: float) -> bool:
     """Returns whether the text has exactly so many paragraphs, with `***` between them, none empty."""
-    first, *inner = (part.strip() for part in text.split("***"))
-    last = inner.pop() if inner else ""
-    return all(inner) and len(inner) + bool(first) + bool(last) == num_paragraphs
+    found = words.parts(text, "***")
+    return all(found) and len(found) == num_paragraphs
 
 
 def nth_paragraph_first_word(text: str, *, num_paragraphs: float, nth_paragraph: float, first_word: str) -> bool:
