@@ -55,6 +55,7 @@ class Campaign:
     details: Callable[[people_store.Item], dict[str, Any]] = lambda _: {}
     flagged: tuple[str, ...] = ()
     order: Callable[[str], Callable[[str], Any]] | None = None  # rater -> (id -> what to sort by); None: as added
+    words: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other names of "answer" and "items"
     lease: float = assign.LEASE
 
 
@@ -71,6 +72,7 @@ def app(campaign: Campaign, entrance: Doors) -> doors.Guard:
     """Returns the ASGI application, behind its guard."""
     try:
         from starlette.applications import Starlette
+        from starlette.responses import Response
         from starlette.routing import Route
     except ImportError:
         raise errors.UserError("pages need the packages starlette and uvicorn; pip install 'ftjax[people]'") from None
@@ -78,7 +80,7 @@ def app(campaign: Campaign, entrance: Doors) -> doors.Guard:
     routes = [
         Route("/", _asset("index.html")),
         *(Route(f"/{file.name}", _asset(file.name)) for file in sorted(PAGES.iterdir()) if file.suffix in _TYPES),
-        Route("/favicon.ico", lambda _: _json(None, 404)),
+        Route("/favicon.ico", lambda _: Response(status_code=204)),
         Route("/api/enter", _post(desk.enter, desk, known=False), methods=["POST"]),
         Route("/api/campaign", _get(desk.campaign_told, desk)),
         Route("/api/next", _get(desk.following, desk)),
@@ -104,6 +106,12 @@ def listen(host: str, port: int) -> socket.socket:
         raise errors.UserError(
             f"{host}:{port}: nothing can listen there ({bad.strerror or bad}); name another port, or 0 for a free one"
         ) from None
+
+
+def address(listener: socket.socket) -> str:
+    """Returns the address of the page."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def serve(campaign: Campaign, entrance: Doors, listener: socket.socket) -> None:
@@ -146,7 +154,7 @@ class _Desk:
             "me": rater,
             "raters": doors.raters(self.store),
             "flagged": len(one.flagged),
-            "lease": one.lease,
+            "words": dict(one.words),
             **self._progress(rater),
         }
 
@@ -154,13 +162,13 @@ class _Desk:
         order = None if self.campaign.order is None else self.campaign.order(rater)
         item = assign.following(self.store, rater, lease=self.campaign.lease, order=order)
         return {
-            "item": None if item is None else self._shown(item, rater, self._mine(item.id, rater)),
+            "item": None if item is None else self._shown(item, rater),
             **self._progress(rater),
         }
 
     def item(self, rater: str, given: Mapping[str, str]) -> dict[str, Any]:
         item = self.store.item(given["item"])
-        return {"item": self._shown(item, rater, self._mine(item.id, rater)), **self._progress(rater)}
+        return {"item": self._shown(item, rater), **self._progress(rater)}
 
     def lease(self, rater: str, given: Mapping[str, Any]) -> dict[str, Any]:
         assign.take(self.store, self.store.item(_text(given, "item")).id, rater, lease=self.campaign.lease)
@@ -201,8 +209,10 @@ class _Desk:
             return {"item": None, "undone": None, "settled": False, **self._progress(rater)}
         if not last.settles:
             assign.take(self.store, last.item, rater, lease=self.campaign.lease)
-        item = self._shown(self.store.item(last.item), rater, last.body)
-        return {"item": item, "undone": last.body, "settled": last.settles, **self._progress(rater)}
+        item = self.store.item(last.item)
+        shown = self.kinds[item.question].shown(item, self.asked[item.question], rater, last.body)
+        told = {**self._shown(item, rater), "shown": shown}
+        return {"item": told, "undone": last.body, "settled": last.settles, **self._progress(rater)}
 
     def found(self, rater: str, given: Mapping[str, str]) -> dict[str, Any]:
         only = given.get("only", "all")
@@ -254,13 +264,14 @@ class _Desk:
             for one in self.store.reveal(item.id, rater)
             if one.counts
         ]
-        return {"item": self._shown(item, rater, None), "answers": answers}
+        return {"item": self._shown(item, rater), "answers": answers}
 
     def _mine(self, item: str, rater: str) -> dict[str, Any] | None:
         given = [one.body for one in self.store.standing(item) if one.rater == rater and not one.settles]
         return given[-1] if given else None
 
-    def _shown(self, item: people_store.Item, rater: str, mine: dict[str, Any] | None) -> dict[str, Any]:
+    def _shown(self, item: people_store.Item, rater: str) -> dict[str, Any]:
+        mine = self._mine(item.id, rater)
         question = self.asked[item.question]
         return {
             "id": item.id,

@@ -107,10 +107,14 @@ class Store:
             self._connection = sqlite3.connect(
                 self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            for setting in ("synchronous=FULL", "foreign_keys=ON"):
+            self._check()  # before anything is set: what is not ours stays as it is
+            for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 self._connection.execute(f"PRAGMA {setting}")
-            self._prepare()
+            with self.writing() as connection:
+                if not _tables(connection):
+                    for statement in _statements(_TABLES):
+                        connection.execute(statement)
+                    connection.execute("INSERT INTO about VALUES ('format', ?)", (json.dumps(FORMAT),))
         except sqlite3.Error as bad:
             self.close()
             raise errors.UserError(f"{path}: cannot be used as a file of answers ({bad}); move it away") from None
@@ -149,18 +153,13 @@ class Store:
                 raise
             connection.execute("COMMIT")
 
-    def _prepare(self) -> None:
-        with self.writing() as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not tables:
-                for statement in _statements(_TABLES):
-                    connection.execute(statement)
-                connection.execute("INSERT INTO about VALUES ('format', ?)", (json.dumps(FORMAT),))
-                return
-            if "about" not in tables:
+    def _check(self) -> None:
+        with self.reading() as connection:
+            tables = _tables(connection)
+            if tables and "about" not in tables:
                 raise errors.UserError(f"{self.path}: is a database of something else; move it away, or name another")
-            found = connection.execute("SELECT value FROM about WHERE name = 'format'").fetchone()
-            if found is None or json.loads(found[0]) != FORMAT:
+            found = connection.execute("SELECT value FROM about WHERE name = 'format'").fetchone() if tables else None
+            if tables and (found is None or json.loads(found[0]) != FORMAT):
                 raise errors.UserError(f"{self.path}: format {found and found[0]}, but this ftjax reads {FORMAT}")
 
     def about(self, name: str) -> Any:
@@ -366,6 +365,10 @@ def _answer(row: tuple[Any, ...]) -> Answer:
     number, item, rater, body, counts, settles, supersedes, undoes, when = row
     text = None if body is None else json.loads(body)
     return Answer(number, item, rater, text, bool(counts), bool(settles), supersedes, undoes, when)
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _statements(text: str) -> Iterator[str]:

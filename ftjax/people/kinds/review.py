@@ -24,6 +24,8 @@ _SIDES = {
     "chosen": "better", "rejected": "worse", "preferred_output": "better", "non_preferred_output": "worse",
     "answer_matching_behavior": "better", "answer_not_matching_behavior": "worse",
 }  # fmt: skip
+_LISTS = {"output": ("better", "worse")}  # Alpaca's pair
+_DEEPEST = 12  # nested lists and objects; what is deeper is one JSON text
 
 
 def shown(
@@ -141,11 +143,11 @@ def _edited(base: Any, answer: Mapping[str, Any], where: str) -> Any:
 
 def _parts(value: Any, way: tuple[str, ...], label: str, side: str) -> Iterator[dict[str, Any]]:
     """Yields what a row says: its texts with their places, and other values, which are shown only."""
-    if isinstance(value, str):
+    if isinstance(value, str) and way:
         shown_as = "answer" if label in _ANSWERS else "user" if label == "user" else "other"
         at = "".join(f"/{name.replace('~', '~0').replace('/', '~1')}" for name in way)
         yield {"label": label, "kind": shown_as, "side": side, "at": at, "text": value}
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) and value and len(way) < _DEEPEST:
         spoken = next((name for name in ("role", "from") if isinstance(value.get(name), str)), "")
         said = next((name for name in ("content", "value") if name in value), "")
         for name, inner in value.items():
@@ -154,11 +156,11 @@ def _parts(value: Any, way: tuple[str, ...], label: str, side: str) -> Iterator[
                 yield from _parts(inner, (*way, name), _ROLES.get(who, who), side)
             elif not (name == spoken and said):
                 yield from _parts(inner, (*way, name), name, side or _SIDES.get(name, ""))
-    elif isinstance(value, list):
+    elif isinstance(value, list) and value and len(way) < _DEEPEST:
+        sides = _LISTS.get(label, ()) if len(way) == 1 else ()
         for number, inner in enumerate(value):
-            yield from _parts(
-                inner, (*way, str(number)), label, side or (f"{number + 1}" if label == "completions" else "")
-            )
+            own = side or (sides[number] if number < len(sides) else str(number + 1) if label == "completions" else "")
+            yield from _parts(inner, (*way, str(number)), label, own)
     elif value is not None:
         yield {"label": label, "kind": "fact", "side": side, "at": None, "text": json.dumps(value)}
 

@@ -10,7 +10,7 @@
 //     desk.settling          whether this is a conflict that is being settled
 //   told(answer, shown)      an element that says what somebody answered, for conflicts
 // Texts go in by `el` of desk.js, never as markup.
-import { ask, draft, el, key, Refused, visit } from "./desk.js";
+import { ask, draft, el, fill, key, Refused, visit } from "./desk.js";
 
 const head = document.getElementById("head");
 const main = document.getElementById("main");
@@ -24,7 +24,8 @@ let actions = [];
 let holding = null; // the item that is leased
 let busy = false;
 
-const VIEWS = [["answer", "Answer"], ["items", "Items"], ["conflicts", "Conflicts"], ["agreement", "Agreement"]];
+const VIEWS = ["answer", "items", "conflicts", "agreement"];
+const named = (name) => campaign.words[name] ?? name[0].toUpperCase() + name.slice(1);
 
 function waiting(text) {
   trouble.textContent = text;
@@ -55,13 +56,14 @@ async function once(run) {
 
 // Coming in
 
-function enter(problem = "") {
+function enter(problem = "", secret = "") {
   campaign = null;
   actions = [];
-  head.replaceChildren(el("h1", {}, "Who are you?"));
+  fill(head, el("h1", {}, "Who are you?"));
   aside.hidden = true;
   const name = el("input", { id: "name", autocomplete: "name", maxlength: "60", required: true });
   const token = el("input", { id: "token", type: "password", autocomplete: "off" });
+  token.value = secret;
   const form = el("form", { class: "enter", onsubmit: (event) => {
     event.preventDefault();
     once(() => begin({ name: name.value, token: token.value }));
@@ -70,7 +72,7 @@ function enter(problem = "") {
   el("label", { for: "name" }, "Name"), name,
   el("label", { for: "token" }, "Token (only if you were given one)"), token,
   el("button", { class: "main" }, "Begin"));
-  main.replaceChildren(form);
+  fill(main, form);
   tell(problem);
   name.focus();
 }
@@ -84,6 +86,7 @@ async function begin(who) {
 async function start() {
   campaign = await call("api/campaign");
   document.title = campaign.title;
+  aside.hidden = !campaign.guidelines || innerWidth < 1000;
   drawHead();
   drawGuidelines();
   await open("answer");
@@ -92,12 +95,12 @@ async function start() {
 // Around the question
 
 function drawHead() {
-  const tabs = VIEWS.map(([name, label], n) => el("button", {
+  const tabs = VIEWS.map((name, n) => el("button", {
     "aria-current": view === name ? "page" : null, title: `Alt+${n + 1}`, onclick: () => once(() => open(name)),
-  }, label));
+  }, named(name)));
   const guidelines = campaign.guidelines
     ? [el("button", { id: "guide", "aria-expanded": String(!aside.hidden), title: "g", onclick: guide }, "Guidelines")] : [];
-  head.replaceChildren(
+  fill(head,
     el("div", { class: "title" }, el("h1", {}, campaign.title), el("span", { class: "me" }, campaign.me, " ",
       el("button", { class: "quiet", onclick: leave }, "leave"))),
     el("nav", {}, ...tabs, ...guidelines, el("button", { title: "?", onclick: () => keys() }, "Keys")),
@@ -119,13 +122,14 @@ function drawProgress() {
 
 function drawGuidelines() {
   const notes = campaign.notes.length ? [el("h3", {}, "About the whole file"), el("ul", {}, campaign.notes.map((one) => el("li", {}, one)))] : [];
-  aside.replaceChildren(el("h2", {}, "Guidelines"), el("div", { class: "text" }, campaign.guidelines), ...notes);
+  fill(aside, el("h2", {}, "Guidelines"), el("div", { class: "text" }, campaign.guidelines), ...notes);
 }
 
 function guide() {
   if (!campaign?.guidelines) return;
   aside.hidden = !aside.hidden;
   document.getElementById("guide").setAttribute("aria-expanded", String(!aside.hidden));
+  if (!aside.hidden) aside.scrollIntoView({ block: "nearest" });
 }
 
 function leave() {
@@ -155,9 +159,9 @@ async function following() {
   const rest = one.open
     ? `${one.open.toLocaleString("en")} still want an answer of somebody else.`
     : "Every item has the answers that it wants.";
-  main.replaceChildren(
+  fill(main,
     el("h2", { tabindex: "-1" }, "Nothing is left for you"), el("p", {}, rest),
-    one.passed ? el("p", {}, `You skipped ${one.passed.toLocaleString("en")}; they are under Items, “skipped by me”.`) : null,
+    one.passed ? el("p", {}, `You skipped ${one.passed.toLocaleString("en")}; they are under ${named("items")}, “skipped by me”.`) : null,
     campaign.finish ? el("p", {}, campaign.finish) : null,
     el("p", {}, "Undo (u) brings your last answer back."));
   main.firstChild.focus();
@@ -200,7 +204,7 @@ async function question(item, undone, answers, send) {
     el("h3", {}, "What was answered"), answers.map((one, n) => el("div", { class: "other" },
       el("p", {}, el("b", {}, one.rater), one.settles ? " settled it: " : " said: "), kind.told(one.answer, one.shown),
       el("button", { title: String(n + 1), onclick: () => taken(item, one) }, `Take this (${n + 1})`))))] : [];
-  main.replaceChildren(...others, place, bar);
+  fill(main, ...others, place, bar);
   desk.again(kind.show(place, { ...item, undone }, desk));
   window.scrollTo(0, 0);
   main.focus({ preventScroll: true });
@@ -211,7 +215,7 @@ function drawBar(bar) {
     class: one.quiet ? "quiet" : "", "data-key": one.key, onclick: one.run,
   }, one.label, el("kbd", {}, one.shownKey ?? one.key)));
   if (view === "answer") made.push(el("button", { class: "quiet", onclick: undo }, "Undo", el("kbd", {}, "u")));
-  bar.replaceChildren(...made);
+  fill(bar, ...made);
 }
 
 function undo() {
@@ -245,7 +249,7 @@ async function items(text, only, after) {
   if (after > 0) more.push(el("button", { onclick: () => once(() => items(text, only, Math.max(after - told.most, 0))) }, "Earlier"));
   if (last < told.total) more.push(el("button", { onclick: () => once(() => items(text, only, last)) }, "Later"));
   const range = told.total ? `${(after + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${told.total.toLocaleString("en")}` : "None.";
-  main.replaceChildren(form, el("p", { class: "soft", id: "count" }, range),
+  fill(main, form, el("p", { class: "soft", id: "count" }, range),
     list(told.lines.map((one) => [one, one.mine ? Object.values(one.mine).join(", ") : "",
       `${one.counted} of ${one.wanted}`, () => chosen(one.id)])),
     el("div", { class: "more" }, more));
@@ -273,7 +277,7 @@ async function conflicts() {
   const text = told.total
     ? `${told.open} of ${told.total} are open. Whoever opens one sees what the others said, and answers it only here from then on.`
     : "Nobody differs on an item that has all its answers.";
-  main.replaceChildren(el("h2", {}, "Conflicts"), el("p", { class: "soft" }, text),
+  fill(main, el("h2", {}, "Conflicts"), el("p", { class: "soft" }, text),
     list(told.lines.map((one) => [one, "", one.settled ? `settled by ${one.settled}` : "open", () => settle(one.id)])));
   main.querySelector("li button")?.focus();
 }
@@ -318,7 +322,7 @@ async function agreement() {
       el("table", {}, el("thead", {}, el("tr", {}, ["raters", "items", "same", "Cohen's kappa", "95 %"].map((name) => el("th", {}, name)))),
         el("tbody", {}, rows)));
   });
-  main.replaceChildren(el("h2", { tabindex: "-1" }, "Agreement"),
+  fill(main, el("h2", { tabindex: "-1" }, "Agreement"),
     el("p", { class: "soft" }, "1 is perfect, 0 is chance; above 0.67 is usable with care, above 0.8 is good (Krippendorff). "
       + "– where all labels are one."), ...parts);
   main.firstChild.focus();
@@ -342,7 +346,7 @@ document.addEventListener("keydown", (event) => {
   if (!campaign || document.querySelector("dialog[open]") || event.isComposing) return;
   if (event.altKey && !event.ctrlKey && VIEWS[Number(event.key) - 1]) {
     event.preventDefault();
-    once(() => open(VIEWS[Number(event.key) - 1][0]));
+    once(() => open(VIEWS[Number(event.key) - 1]));
     return;
   }
   const name = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + event.key;
@@ -367,6 +371,9 @@ setInterval(() => {
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 if (given) {
   history.replaceState(null, "", location.pathname);
-  once(() => begin({ name: "", token: given }));
+  once(() => begin({ name: "", token: given }).catch((bad) => { // a token of all: it needs a name beside it
+    if (!(bad instanceof Refused)) throw bad;
+    enter(bad.status === 401 ? bad.message : "", bad.status === 401 ? "" : given);
+  }));
 } else if (visit.token) once(start);
 else enter();

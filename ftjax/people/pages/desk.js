@@ -8,8 +8,13 @@ export function el(tag, attributes = {}, ...children) {
     else if (value === true) made.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
   }
-  for (const child of children.flat()) if (child !== null && child !== undefined) made.append(child);
-  return made;
+  return fill(made, ...children);
+}
+
+// Puts children (elements, texts, lists of them; null is nothing) in the place of what an element holds, and returns it.
+export function fill(place, ...children) {
+  place.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return place;
 }
 
 export function key() {

@@ -1,5 +1,5 @@
 // A row of a data file: its findings, its texts, accept, edit, reject or skip.
-import { el } from "./desk.js";
+import { el, fill } from "./desk.js";
 
 const NAMES = { accept: "accepted", edit: "edited", reject: "rejected", skip: "skipped" };
 const differing = (before, after) => Object.fromEntries(
@@ -43,11 +43,11 @@ export function show(place, item, desk) {
     placeholder: "Comment (c)", oninput: () => { begun.comment = comment.value; grow(comment); keep(); } });
   comment.value = begun.comment;
   const mine = item.mine ? el("p", { class: "soft" }, `You ${NAMES[item.mine.decision]} this before; another answer takes its place.`) : null;
-  place.replaceChildren(
+  fill(place,
     el("h2", {}, `Line ${line.toLocaleString("en")}`), mine,
     refusal ? el("p", { class: "refusal" }, `Training refuses this row: ${refusal}`) : null,
     findings.length ? el("ul", { class: "findings", "aria-label": "Findings" }, findings.map((one) => el("li", { class: one.severity },
-      el("b", {}, one.rule), ` (${one.severity}) `, one.message, el("span", { class: "soft" }, ` ${one.suggestion}`)))) : "",
+      el("b", {}, one.rule), ` (${one.severity}) `, one.message, el("span", { class: "soft" }, ` ${one.suggestion}`)))) : null,
     body, comment);
 
   function grow(field) {
@@ -70,7 +70,7 @@ export function show(place, item, desk) {
       }
       sides.get(part.side).append(one);
     }
-    body.replaceChildren(...made);
+    fill(body, ...made);
   }
 
   function read() {
@@ -90,7 +90,7 @@ export function show(place, item, desk) {
       const field = el("textarea", { class: "json", "aria-label": "The row as JSON", spellcheck: "false",
         oninput: () => { begun.json = field.value; grow(field); keep(); } });
       field.value = begun.json;
-      body.replaceChildren(field);
+      fill(body, field);
       grow(field);
       field.focus({ preventScroll: true });
     } else {
