@@ -384,6 +384,11 @@ def test_a_conflict_is_listed_settled_and_exported_while_the_page_is_open(browse
     ben.keyboard.type("What both can live with.")
     press(ben, "Control+Enter")
     ben.wait_for_selector("text=0 of 2 are open")
+    press(anna, "Alt+3")
+    anna.wait_for_selector("text=settled by Ben")
+    anna.click(".lines button >> nth=1")
+    anna.wait_for_selector("text=Ben settled it:")
+    assert anna.query_selector(".part textarea") is None  # her own edit is among the answers, not the start of another
     out = tmp_path / "out.jsonl"
     folder = tmp_path / "export"
     folder.mkdir()
@@ -436,6 +441,38 @@ def test_a_pair_of_preferences_is_shown_side_by_side_and_edited(browser, reviewe
     press(page, "Control+Enter")
     line(page, 2)
     assert one.standing()[0][2]["row"] == {**row, "chosen": "You are very kind."}
+
+
+def test_what_one_has_begun_is_not_shown_to_another_in_the_same_tab(browser, reviewed):
+    one = reviewed([chat("Question?", "Answer.")], "--second-opinions", "1")
+    page = browser.window(one.server.address)
+    enter(page, "Anna")
+    press(page, "c")
+    page.keyboard.type("what Anna thinks")
+    page.click("text=leave")
+    enter(page, "Ben")
+    assert page.input_value("#comment") == ""
+    page.click("text=leave")
+    enter(page, "anna")
+    assert page.text_content(".me").startswith("Anna")
+    assert page.input_value("#comment") == "what Anna thinks"
+
+
+def test_an_answer_taken_back_in_another_tab_can_be_given_again(browser, reviewed):
+    one = reviewed([chat("Question?", "Answer."), chat("Other?", "Other.")])
+    first, second = (browser.window(one.server.address) for _ in range(2))
+    enter(first, "Anna")
+    press(first, "a")
+    line(first, 2)
+    enter(second, "Anna")
+    press(second, "u")
+    line(second, 1)
+    press(first, "n")
+    line(first, 1)
+    press(first, "a")
+    line(first, 2)
+    assert one.decisions() == [("1", "Anna", "accept")]
+    assert len(one.history()) == 3
 
 
 def test_what_cannot_be_kept_is_said_and_stays_on_the_screen(browser, reviewed):
