@@ -1,6 +1,6 @@
 """A model folder, an adapter or a run -> something that answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,6 +146,19 @@ def made_by(run: str | Path) -> Made:
         )
     quant = Quant(**config.quant) if "quant" in config else DENSE
     return Made(config.model.path, str(folder / "adapter"), template_name, quant)
+
+
+def made_of(section: Mapping[str, Any], *, template: str, quant: Mapping[str, Any]) -> Made:
+    """Returns what config.model names: a run, or a model with or without an adapter, which must be one that writes."""
+    if section["run"] and section["adapter"]:
+        raise UserError(
+            f"config.model.adapter is {section['adapter']!r}, but a run has its own; leave one of the two empty"
+        )
+    asked = Made(section["path"], section["adapter"] or None, template or None, Quant(**quant))
+    made = made_by(section["run"])._replace(template=asked.template) if section["run"] else asked
+    if made.adapter:
+        check_writes(made.adapter)
+    return made
 
 
 def load_made(made: Made, *, dtype: str) -> Model:
