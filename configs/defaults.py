@@ -357,6 +357,7 @@ def benchmark() -> ml_collections.ConfigDict:
         "limit": 0,  # questions of a task at most; 0: all
         "shots": -1,  # examples before a question; -1: as many as the task says
         "chat": False,  # questions are rendered with the chat template
+        "new_tokens": 0,  # of an answer at most; 0: as many as the task says
         "length": 512,  # tokens of a row that several requests share
         "rows": 4,  # rows of a batch, and answers generated at once
     }

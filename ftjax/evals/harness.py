@@ -99,7 +99,10 @@ def bridge(
                 sampling, until = _sampling(dict(requests[numbers[0]].args[1]))
                 room = config.context - sampling["max_new_tokens"]
                 if room < 1:
-                    raise UserError(f"{settings}: its new tokens leave no room in a context of {config.context}")
+                    raise UserError(
+                        f"{settings}: its new tokens leave no room in a context of {config.context}; ask for fewer "
+                        "with config.harness.new_tokens"
+                    )
                 prompts = [self.tok_encode(requests[n].args[0])[-room:] for n in numbers]
                 made = tasks.completed(functools.partial(complete, **sampling), prompts, batch_size=rows)
                 answers |= {numbers[place]: _before(text, until) for place, text in made}
