@@ -1,6 +1,6 @@
 """A model folder, an adapter or a run -> something that answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,6 +128,20 @@ class Made(NamedTuple):
     adapter: str | None
     template: str | None  # name of the chat template where it was not the tokenizer's own
     quant: Quant = DENSE  # of the base that the adapter was trained on
+
+
+def asked(model: Mapping[str, Any], quant: Mapping[str, Any], template_name: str) -> Made:
+    """Returns what the sections `model` and `quant` of a config name: a run, or a model with or without an adapter; a
+    template that is named takes the place of a run's own."""
+    if model["run"] and model["adapter"]:
+        raise UserError(
+            f"config.model.adapter is {model['adapter']!r}, but a run has its own; leave one of the two empty"
+        )
+    named = Made(model["path"], model["adapter"] or None, template_name or None, Quant(**quant))
+    made = made_by(model["run"])._replace(template=named.template) if model["run"] else named
+    if made.adapter:
+        check_writes(made.adapter)
+    return made
 
 
 def made_by(run: str | Path) -> Made:

@@ -10,7 +10,7 @@ anthropic_persona_evals, wikitext2_valid, gsm8k_train, ifeval; without `harness.
 interval, each question.
 """
 
-from configs import defaults
+from configs.eval import defaults
 from ftjax import config as args
 
 

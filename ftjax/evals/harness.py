@@ -36,7 +36,6 @@ def bridge(
     """Returns a model of ours as the harness's `LM`; `length` and `rows` are those of `continuations.score`."""
     api, windows = extra.library("lm_eval.api.model"), extra.library("lm_eval.utils")
     score = lambda pairs: continuations.score(params, config, pairs, length=length, rows=rows)
-    front = _front(tok)
 
     def complete(prompts: Sequence[Sequence[int]], **sampling: Any) -> list[str]:
         out = generate.generate(params, prompts, jax.random.key(seed), config, stop_ids=stop_ids, **sampling)
@@ -64,7 +63,7 @@ def bridge(
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
             ids = list(tok.encode(string).ids)
-            return ids if add_special_tokens is False or ids[:1] == front else [*front, *ids]
+            return ids if add_special_tokens is False or ids[:1] == tok.front else [*tok.front, *ids]
 
         def chat_template(self, chat_template: bool | str = False) -> str | None:
             return chat.text if chat is not None and chat_template else None
@@ -109,12 +108,6 @@ def bridge(
             return [answers[n] for n in range(len(requests))]
 
     return Bridge()
-
-
-def _front(tok: Tokenizer) -> list[int]:
-    """Returns the BOS where the tokenizer puts one before a text that does not begin with it, else nothing."""
-    first = tok.hf.encode("a")[:1]
-    return first if first == [tok.bos_id] else []
 
 
 def _alike(settings: Sequence[dict[str, Any]]) -> list[tuple[str, list[int]]]:
