@@ -44,14 +44,16 @@ def score(
 ) -> list[Scored]:
     """Returns what the model says of each pair of tokens, context and continuation, in their order.
 
-    Equal pairs are computed once. A row holds `length` tokens, and a batch `rows` of them; a unit that needs more gets
-    a row of twice, four times .. as many. Contexts lose their beginning where both are more than the model reads.
+    Equal pairs are computed once. A row holds `length` tokens, and a batch at most `rows` of them; a unit that needs
+    more gets a row of twice, four times .. as many. Contexts lose their beginning where both are more than the model
+    reads.
     """
     asked = [_fit(tuple(context), tuple(continuation), config.context) for context, continuation in pairs]
     found: dict[tuple[Ids, Ids], Scored] = {}
-    for size, units in _by_size(_units(asked, length), length, config.context).items():
+    for size, units in _by_size(_units(asked, length, config.context), length, config.context).items():
         packed = pack.members(pack.best_fit([unit.size for unit in units], length=size))
-        count = max(1, rows * length // size)
+        batches = -(-len(packed) // max(1, rows * length // size))
+        count = -(-len(packed) // batches)  # of equal batches, so that few rows are empty
         for first in range(0, len(packed), count):
             chosen = [[units[i] for i in members] for members in packed[first : first + count]]
             found |= _run(params, config, chosen + [[]] * (count - len(chosen)), size)
@@ -66,16 +68,26 @@ def _fit(context: Ids, continuation: Ids, longest: int) -> tuple[Ids, Ids]:
     return context[-(longest + 1 - len(continuation)) :], continuation
 
 
-def _units(pairs: Sequence[tuple[Ids, Ids]], length: int) -> list[Unit]:
-    """Returns the units of all pairs; the continuations of a context that together fit no row are several units."""
+def _row(size: int, length: int, longest: int) -> int:
+    """Returns the length of the row that a unit of this size stands in."""
+    row = min(length, longest)
+    while row < size:
+        row = min(2 * row, longest)
+    return row
+
+
+def _units(pairs: Sequence[tuple[Ids, Ids]], length: int, longest: int) -> list[Unit]:
+    """Returns the units of all pairs; where the continuations of a context do not fit the row that the longest of them
+    needs, they are several units."""
     of: dict[Ids, dict[Ids, None]] = {}
     for context, continuation in pairs:
         of.setdefault(context, {})[continuation] = None
     units = []
     for context, continuations in of.items():
         unit = Unit(context, ())
+        room = _row(len(context) - 1 + max(map(len, continuations)), length, longest)
         for one in continuations:
-            if unit.continuations and unit.size + len(one) > length:
+            if unit.continuations and unit.size + len(one) > room:
                 units.append(unit)
                 unit = Unit(context, ())
             unit = Unit(context, (*unit.continuations, one))
@@ -87,10 +99,7 @@ def _by_size(units: Sequence[Unit], length: int, longest: int) -> dict[int, list
     """Returns the units by the length of their rows."""
     found: dict[int, list[Unit]] = {}
     for unit in units:
-        size = min(length, longest)
-        while size < unit.size:
-            size = min(2 * size, longest)
-        found.setdefault(size, []).append(unit)
+        found.setdefault(_row(unit.size, length, longest), []).append(unit)
     return found
 
 

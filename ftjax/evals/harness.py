@@ -35,6 +35,7 @@ def bridge(
 ) -> Any:
     """Returns a model of ours as the harness's `LM`; `length` and `rows` are those of `continuations.score`."""
     api, windows = extra.library("lm_eval.api.model"), extra.library("lm_eval.utils")
+    encoded = functools.lru_cache(maxsize=1024)(lambda text: tok.encode(text).ids)  # a context comes with each choice
     score = lambda pairs: continuations.score(params, config, pairs, length=length, rows=rows)
 
     def complete(prompts: Sequence[Sequence[int]], **sampling: Any) -> list[str]:
@@ -62,7 +63,7 @@ def bridge(
             return tok.fingerprint
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-            ids = list(tok.encode(string).ids)
+            ids = list(encoded(string))
             return ids if add_special_tokens is False or ids[:1] == tok.front else [*tok.front, *ids]
 
         def chat_template(self, chat_template: bool | str = False) -> str | None:

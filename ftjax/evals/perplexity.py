@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ftjax.errors import UserError
 from ftjax.losses import reduce
 
 
@@ -48,6 +49,8 @@ def evaluate(
 
 def numbers(nats: float, tokens: float, size: Units) -> dict[str, float]:
     """Returns `eval_loss` in nats a token and the perplexities of a text, of its summed loss."""
+    if not tokens:
+        raise UserError("perplexity: no token counts; give rows or a text that have something to predict")
     found = {"eval_loss": nats / tokens, "eval_perplexity": _exp(nats / tokens)}
     if size.words:
         found["eval_word_perplexity"] = _exp(nats / size.words)

@@ -56,7 +56,26 @@ def test_a_context_stands_once_for_all_its_continuations(tiny_config, tiny_param
     pairs = [(context, [n]) for n in range(1, 13)]
     continuations.score(tiny_params, tiny_config(), [*pairs, *pairs], length=32, rows=2)
     (batch,) = seen
-    assert [[unit.size for unit in row] for row in batch] == [[19 + 12], []]
+    assert [[unit.size for unit in row] for row in batch] == [[19 + 12]]
+
+
+def test_a_context_longer_than_a_row_stands_once_as_well():
+    context = tuple(range(1, 41))
+    choices = [(context, (n,)) for n in range(4)]
+    (unit,) = continuations._units(choices, 32, 512)
+    assert (unit.size, continuations._row(unit.size, 32, 512)) == (39 + 4, 64)
+    longer = [(context, tuple(range(60))), (context, tuple(range(40)))]
+    sizes = [unit.size for unit in continuations._units([*choices, *longer], 32, 512)]
+    assert sizes == [39 + 4 + 60, 39 + 40]  # 60 tokens need a row of 128, which has no room for 40 more
+
+
+def test_batches_are_equal_so_that_few_rows_are_empty(tiny_config, tiny_params, monkeypatch):
+    seen = []
+    monkeypatch.setattr(continuations, "_run", lambda *given: seen.append([bool(row) for row in given[2]]) or {})
+    pairs = [(list(range(n, n + 30)), [3]) for n in range(1, 6)]
+    with pytest.raises(KeyError):  # nothing was computed
+        continuations.score(tiny_params, tiny_config(), pairs, length=32, rows=4)
+    assert seen == [[True] * 3, [True, True, False]]
 
 
 def test_a_context_that_is_too_long_loses_its_beginning(tiny_config, tiny_params):
