@@ -78,6 +78,20 @@ def test_batches_are_equal_so_that_few_rows_are_empty(tiny_config, tiny_params, 
     assert seen == [[True] * 3, [True, True, False]]
 
 
+def test_rows_are_as_short_as_makes_the_least_to_compute(tiny_config, tiny_params, monkeypatch):
+    seen = []
+    monkeypatch.setattr(continuations, "_run", lambda *given: seen.append((len(given[2]), given[3])) or {})
+    pairs = [(list(range(n, n + 28)), [3, 4]) for n in range(1, 13)]  # units of 29: two fit 64, four 128, eight 256
+    with pytest.raises(KeyError):
+        continuations.score(tiny_params, tiny_config(), pairs, length=256, rows=2)
+    assert seen == [(6, 64)]
+    seen.clear()
+    one = [(list(range(1, 61)), [n, 4]) for n in range(1, 91)]  # 59 + 2 * 90 tokens, or in rows of 128 three contexts
+    with pytest.raises(KeyError):
+        continuations.score(tiny_params, tiny_config(d_ff=8192), one, length=256, rows=2)  # matmuls are the most of it
+    assert seen == [(1, 256)]
+
+
 def test_a_context_that_is_too_long_loses_its_beginning(tiny_config, tiny_params):
     short = tiny_config(max_position=32)
     context, rest = list(range(1, 51)), [3, 4]
