@@ -49,7 +49,7 @@ def build(config: Any) -> Benchmark:
     c = experiment.plain(config)
     experiment.check(c, RANGES, CHOICES)
     h = c["harness"]
-    made = inference.asked(c["model"], c["quant"], c["data"]["template"])
+    made = inference.made_of(c["model"], template=c["data"]["template"], quant=c["quant"])
     inference.folder_of(made.model)
     own = local_tasks.found(files.existing(h["data"])) if h["data"] else {}
     include = str(files.existing(h["include"])) if h["include"] else None

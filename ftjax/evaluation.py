@@ -55,7 +55,7 @@ def build(config: Any) -> Evaluation:
     c = experiment.plain(config)
     experiment.check(c, RANGES, CHOICES)
     m, d, e = c["model"], c["data"], c["eval"]
-    made = inference.asked(m, c["quant"], d["template"])
+    made = inference.made_of(m, template=d["template"], quant=c["quant"])
     folder = inference.folder_of(made.model)
     model_config = dataclasses.replace(hf_import.read_config(folder), dtype=m["dtype"])
     tok = tokenizer.load(folder)

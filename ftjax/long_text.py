@@ -48,7 +48,7 @@ def build(config: Any) -> LongText:
     c = experiment.plain(config)
     experiment.check(c, RANGES, CHOICES)
     d, t = c["data"], c["text"]
-    made = inference.asked(c["model"], c["quant"], "")
+    made = inference.made_of(c["model"], template="", quant=c["quant"])
     folder = inference.folder_of(made.model)
     model_config = dataclasses.replace(hf_import.read_config(folder), dtype=c["model"]["dtype"])
     if t["context"] > model_config.context:

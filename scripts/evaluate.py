@@ -55,14 +55,9 @@ def main(argv: list[str]) -> int:
         resume=resume,
         may_change=judging.MAY_CHANGE if kind == "judge" else (),
     )
-    try:
+    with folder.owned():
         show = measure(root, built, folder, report)
         folder.done()
-    except BaseException as error:
-        folder.failed(error)
-        raise
-    finally:
-        folder.release()
     show()
     return 0
 
