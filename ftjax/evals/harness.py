@@ -38,10 +38,15 @@ def bridge(
     encoded = functools.lru_cache(maxsize=1024)(lambda text: tok.encode(text).ids)  # a context comes with each choice
     score = lambda pairs: continuations.score(params, config, pairs, length=length, rows=rows)
 
-    def complete(prompts: Sequence[Sequence[int]], **sampling: Any) -> list[str]:
-        out = generate.generate(params, prompts, jax.random.key(seed), config, stop_ids=stop_ids, **sampling)
+    read = lambda ids: tok.decode(ids, skip_special=True)
+
+    def complete(prompts: Sequence[Sequence[int]], *, until: Sequence[str], **sampling: Any) -> list[str]:
+        out = generate.generate(
+            params, prompts, jax.random.key(seed), config, stop_ids=stop_ids, stop_strings=until, tokenizer=read,
+            **sampling,
+        )  # fmt: skip
         tokens, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
-        return [tok.decode(row[:n].tolist(), skip_special=True) for row, n in zip(tokens, lengths, strict=True)]
+        return [read(row[:n].tolist()) for row, n in zip(tokens, lengths, strict=True)]
 
     class Bridge(api.TemplateLM):  # type: ignore[name-defined]
         """Answers the three kinds of requests."""
@@ -104,7 +109,7 @@ def bridge(
                         "with config.harness.new_tokens"
                     )
                 prompts = [self.tok_encode(requests[n].args[0])[-room:] for n in numbers]
-                made = tasks.completed(functools.partial(complete, **sampling), prompts, batch_size=rows)
+                made = tasks.completed(functools.partial(complete, until=until, **sampling), prompts, batch_size=rows)
                 answers |= {numbers[place]: _before(text, until) for place, text in made}
             return [answers[n] for n in range(len(requests))]
 
@@ -127,11 +132,10 @@ def _sampling(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     sampling = {name: given.pop(name, value) for name, value in GREEDY.items()}
     if given:
         raise UserError(f"the task asks for {', '.join(sorted(given))} when generating, which ftjax does not have")
-    return {**sampling, "max_new_tokens": most}, until
+    return {**sampling, "max_new_tokens": most}, [stop for stop in until if stop]
 
 
 def _before(text: str, until: Sequence[str]) -> str:
     for stop in until:
-        if stop:
-            text = text.split(stop, 1)[0]
+        text = text.split(stop, 1)[0]
     return text
