@@ -77,7 +77,7 @@ def build(config: Any) -> LongText:
     protocol = {
         "context": t["context"],
         "stride": t["stride"],
-        "least_context": t["context"] - t["stride"],
+        "least_context": t["context"] - t["stride"],  # of a token behind the first window
         "template": None,
         "begins_with": tok.token(front[0]) if front else None,
         "tokens": len(kept),
@@ -116,9 +116,9 @@ def measure(x: LongText) -> dict[str, Any]:
 
 
 def in_words(protocol: Mapping[str, Any]) -> str:
-    """Returns the protocol as a sentence."""
-    begins = protocol["begins_with"]
+    """Returns the protocol of a measurement as a sentence."""
     return (
-        f"{protocol['tokens']:,} tokens in windows of {protocol['context']}, {protocol['stride']} apart: each token "
-        f"once, with {protocol['least_context']} or more before it; no template, {begins or 'nothing'} in front"
+        f"{protocol['counted']:,} of {protocol['tokens']:,} tokens, each once, in windows of {protocol['context']}, "
+        f"{protocol['stride']} apart: after {max(protocol['least_context'], 1)} or more others; no template, "
+        f"{protocol['begins_with'] or 'nothing'} in front"
     )

@@ -52,9 +52,8 @@ def test_a_text_is_measured_by_token_word_and_byte_and_its_protocol_is_told(spec
         **{"tokens": len(ids), "counted": len(ids) - 1, "words": 97, "bytes": len(whole.encode())},
     }
     out = " ".join(capsys.readouterr().out.split())
-    assert (
-        "tokens in windows of 64, 32 apart: each token once, with 32 or more before it; no template, nothing in" in out
-    )
+    told = "tokens, each once, in windows of 64, 32 apart: after 32 or more others; no template, nothing in front"
+    assert f"{len(ids) - 1:,} of {len(ids):,} {told}" in out
     assert (tmp_path / "out" / "DONE").exists()
 
 
