@@ -119,15 +119,7 @@ MAY_NOT_IMPORT = {
         *PROGRAMS,
     },
     "reference": {
-        "run",
-        "evaluation",
-        "export",
-        "quantization",
-        "sweep",
-        "scoring",
-        "judging",
-        "benchmarks",
-        "long_text",
+        *("run", "evaluation", "export", "quantization", "sweep", "scoring", "judging", "benchmarks", "long_text"),
         *PROGRAMS,
     },
     "reward_report": {
