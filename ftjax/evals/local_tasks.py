@@ -6,12 +6,13 @@ harness's own description of a task, and its name in `SETS`.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
-import json
 from pathlib import Path
 import re
 from typing import Any
 
 from ftjax.data import files
+from ftjax.data.sources import jsonl
+from ftjax.errors import UserError
 from ftjax.verify import instructions
 
 Rows = list[dict[str, Any]]
@@ -28,7 +29,7 @@ def arc_easy(folder: Path) -> list[dict[str, Any]]:
     """Returns ARC easy, 0-shot, from requests as OLMo's harness writes them (570 questions, each choice a text)."""
 
     def rows() -> Rows:
-        docs = {row["doc"]["id"]: row["doc"] for row in _rows(folder / "requests.jsonl.gz")}
+        docs = {row["doc"]["id"]: row["doc"] for row in _rows(folder / "requests.jsonl.gz", "doc")}
         return list(docs.values())
 
     metrics = ("acc", "acc_norm")
@@ -42,7 +43,7 @@ def mmlu(folder: Path) -> list[dict[str, Any]]:
     return [
         _choices(
             f"mmlu_{file.name.removesuffix('_test.jsonl.gz')}_local",
-            functools.partial(_rows, file),
+            functools.partial(_rows, file, "question", "subject", "choices", "answer"),
             f"{ask}{{{{question.strip()}}}}\n{lines}Answer:",
             list(LETTERS),
             "answer",
@@ -59,7 +60,7 @@ def persona(folder: Path) -> list[dict[str, Any]]:
         sides = ("answer_matching_behavior", "answer_not_matching_behavior")
         return [
             {"question": row["question"], "choices": [row[side].strip() for side in sides], "gold": 0}
-            for row in _rows(file)
+            for row in _rows(file, "question", *sides)
         ]
 
     return [
@@ -109,7 +110,7 @@ def gsm8k(folder: Path) -> list[dict[str, Any]]:
     return [
         {
             "task": "gsm8k_local",
-            "custom_dataset": _data(functools.partial(_rows, folder / "train.jsonl.gz")),
+            "custom_dataset": _data(functools.partial(_rows, folder / "train.jsonl.gz", "question", "answer")),
             "test_split": "test",
             "fewshot_split": "test",  # the harness leaves out the question itself
             "output_type": "generate_until",
@@ -134,11 +135,12 @@ def ifeval(folder: Path) -> list[dict[str, Any]]:
     The harness's own metrics download Punkt's model when they are imported, so these are those of `verify.instructions`
     (docs/rewards.md says where they differ).
     """
+    file = folder / "input_data_shared.jsonl.gz"
     each = {"prompt_level": "mean", "inst_level": _share}
     return [
         {
             "task": "ifeval_local",
-            "custom_dataset": _data(functools.partial(_rows, folder / "input_data_shared.jsonl.gz")),
+            "custom_dataset": _data(functools.partial(_rows, file, "prompt", "instruction_id_list", "kwargs")),
             "test_split": "test",
             "output_type": "generate_until",
             "doc_to_text": "prompt",
@@ -194,13 +196,21 @@ def _share(rows: Sequence[Sequence[bool]]) -> float:
 
 
 def _data(rows: Callable[[], Rows]) -> Callable[..., dict[str, Any]]:
+    made = functools.cache(rows)
+
     def load(**_: Any) -> dict[str, Any]:
         import datasets
 
-        return {"test": datasets.Dataset.from_list(rows())}
+        return {"test": datasets.Dataset.from_list(made())}
 
     return load
 
 
-def _rows(file: Path) -> Rows:
-    return [json.loads(line) for _, line in files.lines(file)]
+def _rows(file: Path, *columns: str) -> Rows:
+    found = []
+    for where, row in jsonl.read(str(file)):
+        missing = [name for name in columns if name not in row]
+        if missing:
+            raise UserError(f"{where}: the row has no {', '.join(missing)}; a row of this set has {', '.join(columns)}")
+        found.append(row)
+    return found

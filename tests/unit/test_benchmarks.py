@@ -79,6 +79,23 @@ def test_local_tasks_are_what_the_sets_hold(sets):
     assert "boat" in rows["wikitext_local"][0]["page"]
 
 
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        (
+            '{"question": "1 + 1?", "answer": "#### 2"}\n{"question": "1?"}\n',
+            r"train.jsonl.gz:2: the row has no answer",
+        ),
+        ('{"question": "1 + 1?", "answer": "#### 2"}\n{"question"\n', "train.jsonl.gz:2: broken JSON"),
+    ],
+)
+def test_a_set_of_another_shape_is_refused_with_its_line_before_weights_are_read(rows, complaint, tiny_base, tmp_path):
+    write(tmp_path / "gsm8k_train" / "train.jsonl.gz", rows)
+    config = configs.load(f"{FILE}:model={tiny_base},data={tmp_path}")
+    with pytest.raises(UserError, match=complaint):
+        benchmarks.build(configs.override(config, {"harness.tasks": ("gsm8k_local",)}))
+
+
 def marked(task, answers):
     """What the harness makes of fixed answers, each to the question that holds its key."""
     import lm_eval
