@@ -300,6 +300,7 @@ def _finish(
         "after": before_after.numbers(found),
         "change": before_after.leave(x, before, found, folder),
         "rows": x.held_out.rows,
+        **({"retention_rows": x.retention.rows} if x.retention is not None and "retention" in found else {}),
         "num_tokens": progress.tokens,
         "train_seconds": progress.seconds,
         "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
