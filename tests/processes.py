@@ -70,6 +70,11 @@ def metrics(folder):
     return [{name: row[name] for name in row if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
+def rows(path):
+    """Returns the lines of a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def files(folder):
     """Returns the bytes of all files below a folder, by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -40,7 +40,7 @@ def of_pairs(tiny_base, tiny_pairs, tiny_rows):
             "log.writers": "(console,jsonl)",
         } | {name.replace("__", "."): value for name, value in changes.items()}
         if kind == "dpo":
-            small |= {"eval.text": tiny_rows, "eval.kl_prompts": 2}
+            small |= {"retention.path": tiny_rows, "eval.kl_prompts": 2}
         overrides = [f"--config.{name}={value}" for name, value in small.items()]
         return ["--config", f"configs/smoke/{kind}.py:model={tiny_base}", "--workdir", str(workdir), *overrides]
 
@@ -130,7 +130,7 @@ def test_a_smoke_config_runs_from_end_to_end(argument, start, tmp_path):
     assert list((tmp_path / "run" / "plots").glob("*.png"))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["reward_model"] == (name == "reward")
-    wanted = {"dpo": ("eval_reward", "eval_text_perplexity", "eval_loss"), "kto": ("eval_reward", "eval_loss")}
+    wanted = {"dpo": ("eval_reward", "eval_retention_perplexity", "eval_loss"), "kto": ("eval_reward", "eval_loss")}
     for number in wanted.get(name, ("eval_accuracy", "eval_loss")):
         assert np.isfinite(summary["after"][number]), number
 

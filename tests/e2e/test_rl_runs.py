@@ -50,7 +50,7 @@ def of_prompts(tiny_base, tiny_pairs, tmp_path_factory):
         small = {
             "steps": 8, "data.paths": f"({tiny_pairs},)", "data.max_length": 64, "data.batch_size": 4,
             "rewards.check": "", "rewards.names": "(letters:vowels,)", "optimizer.learning_rate": 1e-2, "eval.path": "",
-            "eval.check": "", "eval.text": "", "eval.kl_prompts": 2, "eval.every": 4, "eval.max_new_tokens": 8,
+            "eval.check": "", "eval.kl_prompts": 2, "eval.every": 4, "eval.max_new_tokens": 8,
             "checkpoint.every": 3, "log.writers": "(console,jsonl)", "log.samples": 2,
         } | own | {name.replace("__", "."): value for name, value in changes.items()}  # fmt: skip
         overrides = [f"--config.{key}={value}" for key, value in small.items()]
