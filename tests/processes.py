@@ -87,7 +87,10 @@ def assert_same_run(one: Path, other: Path, result: str = "adapter/adapter_model
     assert files(one / "samples") == files(other / "samples")
     assert (one / "answers.jsonl").read_bytes() == (other / "answers.jsonl").read_bytes()
     first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, other))
-    for name in ("reason", "step", "checkpoint", "before", "after", "num_tokens"):
+    for name in ("held_out.jsonl", "retention.jsonl"):
+        assert (one / name).exists() == (other / name).exists()
+        assert not (one / name).exists() or (one / name).read_bytes() == (other / name).read_bytes()
+    for name in ("reason", "step", "checkpoint", "before", "after", "change", "num_tokens"):
         assert first[name] == second[name], name
     assert (one / "DONE").exists()
     assert (other / "DONE").exists()

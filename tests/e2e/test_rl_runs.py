@@ -173,7 +173,11 @@ def test_smoke_configs_run_from_end_to_end(start, tmp_path, config):
     assert process.ends() == 0, process.said()
     assert "warning: in step" not in process.said()[1]
     summary = json.loads((run / "summary.json").read_text())
-    assert {"eval_reward", "eval_sampled_kl"} <= summary["after"].keys()
+    assert {"eval_reward", "eval_sampled_kl", "eval_retention_loss"} <= summary["after"].keys()
+    rows = {name: processes.rows(run / f"{name}.jsonl") for name in ("held_out", "retention")}
+    assert [len(found) for found in rows.values()] == [8, 8]
+    assert all({"score", "answer"} <= row[end].keys() for row in rows["held_out"] for end in ("before", "after"))
+    assert summary["change"]["held_out"]["score"]["of"] <= 8
     assert (run / "adapter" / "adapter_model.safetensors").exists()
     assert (run / "value").exists() == (name == "ppo")
     steps = [row for row in processes.metrics(run) if "loss" in row]

@@ -118,3 +118,10 @@ def test_a_metric_is_of_the_rows_that_have_it_at_both_ends():
 def test_the_same_rows_and_seed_give_the_same_change():
     data = scored(np.arange(40) % 2, np.arange(40) % 3 > 0)
     assert change.of(data, seed=3) == change.of(data, seed=3)
+
+
+def test_a_run_needs_no_package_of_an_extra_for_what_it_says(monkeypatch):
+    monkeypatch.setattr(statistics.extra, "library", lambda name: pytest.fail(f"{name} is not in every installation"))
+    before, after = [{"score": 0.0, "nats": 2.0, "tokens": 2}] * 40, [{"score": 1.0, "nats": 1.0, "tokens": 2}] * 40
+    found = change.of(rows(before, after, ["p", "q"] * 20), seed=0)
+    assert {"score", "loss", "flips", "words"} == set(found)
