@@ -37,7 +37,8 @@ def finish(path, changes, *, loss=1.0, spec=None):
     (path / "config.json").write_text(json.dumps(made))
     (path / "code.json").write_text("{}")
     numbers = {"before": {"eval_loss": 2.0}, "after": {"eval_loss": loss}, "trainable_share": 0.01, "reason": "done"}
-    (path / "summary.json").write_text(json.dumps(numbers))
+    held = {"score": {"value": 0.5, "p": "NaN"}, "flips": {"ids": {"won": ["a"]}}, "words": "score: higher"}
+    (path / "summary.json").write_text(json.dumps(numbers | {"change": {"held_out": held}}))
     (path / "DONE").write_text("now\n")
 
 
