@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from ftjax import before_after, inference, reference, retention, reward_report, rollouts, tree, watch
+from ftjax import before_after, hosts, inference, reference, retention, reward_report, rollouts, tree, watch
 from ftjax import held_out as held_outs
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter, attach
@@ -26,7 +26,7 @@ from ftjax.errors import UserError
 from ftjax.evals import by_row
 from ftjax.experiment import Experiment
 from ftjax.runs import card, clock, plots, report, writers
-from ftjax.runs.folder import Folder
+from ftjax.runs.folder import Folder, Followed
 from ftjax.runs.jsonl import Jsonl
 from ftjax.train import epochs, loop
 from ftjax.train import state as states
@@ -50,6 +50,18 @@ def on_mesh(x: Experiment) -> Any:
     """Sets the mesh, where there is one, for everything that is traced inside the block."""
     with jax.set_mesh(x.mesh) if x.mesh is not None else contextlib.nullcontext():
         yield
+
+
+def folder_of_first(make: Callable[[], Folder]) -> Folder:
+    """Returns the folder that the first process makes; in others of the run, one that writes nothing."""
+    made: list[Folder] = []
+
+    def create() -> tuple[str, bool]:
+        made.append(make())
+        return str(made[0].path), made[0].resumed
+
+    path, resumed = hosts.of_first(create)
+    return made[0] if made else Followed(Path(path), resumed)
 
 
 def start(x: Experiment, say: Callable[[str], None]) -> Parts:
@@ -286,6 +298,7 @@ def _finish(
     if c["checkpoint"]["use"] == "best" and best is not None and best != used:
         state, used = store.restore(best, parts.state)[0], best
     found = measure(parts, state, before_after.measured(x, before))
+    rows = before_after.both(x, before, found)
     changed = [
         {"prompt": old["prompt"], "reference": old["reference"], "before": old["answer"], "after": new.prediction}
         | ({"score_before": old["score"], "score_after": new.score} if "score" in old else {})
@@ -298,7 +311,7 @@ def _finish(
         "checkpoint": used,
         "before": before["metrics"],
         "after": before_after.numbers(found),
-        "change": before_after.leave(x, before, found, folder),
+        "change": before_after.changed(rows, c["seed"]),
         "rows": x.held_out.rows,
         **({"retention_rows": x.retention.rows} if x.retention is not None and "retention" in found else {}),
         "num_tokens": progress.tokens,
@@ -311,22 +324,27 @@ def _finish(
         **clock.memory(),
     }
     folder.summary(summary)
+    before_after.leave(rows, folder)
     _save_result(parts, folder, state)
     if x.objective.reward:
         summary |= reward_report.leave(x, parts.base, state.trainable, folder)
         folder.summary(summary)
     folder.text("answers.jsonl", "".join(json.dumps(row) + "\n" for row in changed))
-    plots.draw(folder.path / "metrics.jsonl", folder.path / "plots")
+    if hosts.is_first():
+        plots.draw(folder.path / "metrics.jsonl", folder.path / "plots")
     out.close(summary)
     folder.done()
     shown = changed[: c["eval"]["samples"]]
-    flipped = before_after.flipped(folder, summary["change"], [row["prompt"] for row in shown])
+    flipped = before_after.flipped(rows, summary["change"], [row["prompt"] for row in shown])
     return summary | {"samples": shown, "flipped": flipped}
 
 
 def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None:
     """Writes what was trained: PEFT adapters, those of a value beside them, or after full fine-tuning the model."""
     x = parts.experiment
+    trained = hosts.readable(state.trainable)
+    if not hosts.is_first():
+        return
     for left in folder.path.glob("*.tmp-*"):  # of a process that was killed while it wrote
         shutil.rmtree(left, ignore_errors=True)
     if x.config["adapter"]["name"] == "none":
@@ -334,7 +352,7 @@ def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None
         made = x.template if x.config["data"]["template"] else None  # else the tokenizer has it
         hf_export.save(
             folder.path / "model",
-            state.trainable,
+            trained,
             x.model_config,
             x.model_dir,
             stop_ids=x.stop_ids,
@@ -342,8 +360,8 @@ def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None
         )
         folder.text("model/README.md", card.of_run(folder.path, "merged"))
         return
+    trained = jax.device_get(trained)
     saved = {"base_name": str(x.model_dir), "rslora": x.config["adapter"]["rslora"], "replace": True}
-    trained = jax.device_get(state.trainable)
     peft.save(folder.path / "adapter", x.algorithm.policy(trained), x.model_config, **saved)
     folder.text("adapter/README.md", card.of_run(folder.path, "adapter"))
     if x.algorithm.value is not None:
