@@ -21,6 +21,7 @@ from ftjax.adapters import adapter, attach
 from ftjax.algorithms.algorithm import frozen
 from ftjax.checkpoint import hf_export, hf_import, peft
 from ftjax.checkpoint.store import Store
+from ftjax.data import used, versions
 from ftjax.errors import UserError
 from ftjax.evals import tasks
 from ftjax.experiment import Experiment
@@ -123,8 +124,12 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
     elif folder.resumed:
         position = 0
     parts = dataclasses.replace(parts, state=state)
+    rows, table = used.seen(x.data.sources)
+    for line in used.told(rows):
+        say(line)
     for name, facts in _inputs(x).items():
-        folder.json(name, facts)
+        folder.json(name, facts | _read_rows(x, rows) if name == used.FACTS else facts)
+    folder.raw(used.ROWS, table.dumped())
     folder.json("tokenizer.json", _tokenizer_facts(x))
     out = writers.make(
         c["log"]["writers"],
@@ -203,6 +208,11 @@ def _inputs(x: Experiment) -> dict[str, dict[str, Any]]:
         },
         **reference.inputs(x),
     }
+
+
+def _read_rows(x: Experiment, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what data.json says of each file, and under which chat template they are read."""
+    return {"files": rows, "template": versions.template_facts(x.template)}
 
 
 def check_same(x: Experiment, workdir: Path) -> None:

@@ -6,7 +6,6 @@ is cut or left out without being counted in the report.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-import dataclasses
 import hashlib
 import itertools
 from pathlib import Path
@@ -20,7 +19,7 @@ from ftjax.data.sources import world
 
 TRAIN_ON = ("assistant", "last_assistant", "all")
 TRUNCATION = ("drop", "truncate", "error")
-FORMAT = 1  # of the encoding rules: a change of what a row encodes to must change this, so that caches are rebuilt
+FORMAT = 2  # of the encoding rules and of what a cache holds: a change must change this, so that caches are rebuilt
 _BATCH = 1024  # rows tokenised in one call
 
 
@@ -58,7 +57,7 @@ def encode_file(
             Example(arrays["ids"][a:b], arrays["mask"][a:b], where)
             for (a, b), where in zip(bounds, about["wheres"], strict=True)
         ]
-        return found, dataclasses.replace(report.from_dict(about["summary"]), from_cache=True)
+        return found, report.cached(about["summary"], about["left_out"])
     rows = records.read(str(data)) if isinstance(data, (str, Path)) else data
     examples, told = encode_records(
         rows, tok, made=made, max_length=max_length, truncation=truncation, train_on=train_on
@@ -70,7 +69,11 @@ def encode_file(
             "mask": np.concatenate([example.mask for example in examples]),
             "offsets": np.cumsum([0, *(len(example.ids) for example in examples)]),
         },
-        about={"wheres": [example.where for example in examples], "summary": told.as_dict()},
+        about={
+            "wheres": [example.where for example in examples],
+            "summary": told.as_dict(),
+            "left_out": told.left_out,
+        },
     )
     return examples, told
 
@@ -112,10 +115,12 @@ def encode_records(
                 )
             if truncation == "drop":
                 counts.dropped += 1
+                counts.left_out[example.where] = f"longer than {max_length} tokens"
                 continue
             example = Example(example.ids[:max_length], example.mask[:max_length], example.where)
             if not example.mask.any():
                 counts.emptied += 1
+                counts.left_out[example.where] = f"its answer begins behind {max_length} tokens"
                 continue
             counts.truncated += 1
         counts.keep(example.mask)

@@ -25,6 +25,7 @@ class TokenCounts:
     before: np.ndarray  # int64 [rows]
     special: np.ndarray  # bool [rows]: its text holds the writing of a special token
     refusals: dict[int, errors.UserError]  # by row
+    template: template.Template | None
 
 
 def count(
@@ -52,7 +53,7 @@ def count(
         before[n] = max(before[n], int(example.mask.argmax()))
     for n in refusals:
         total[n] = before[n] = 0
-    return TokenCounts(total, before, special, refusals)
+    return TokenCounts(total, before, special, refusals, made)
 
 
 def context(model: str) -> int | None:
