@@ -5,7 +5,9 @@ stop token; the first token is never trained (nothing predicts it); a row withou
 is cut or left out without being counted in the report.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent import futures
 import hashlib
 import itertools
 from pathlib import Path
@@ -178,23 +180,44 @@ def encoded(
 def attempts(
     rows: Sequence[records.Record], drafter: draft.Drafter, tok: tokenizer.Tokenizer
 ) -> Iterator[tuple[Example, draft.Draft] | errors.UserError]:
-    """Yields what `encoded` yields, and in the place of a row that cannot be encoded why."""
-    for first in range(0, len(rows), _BATCH):
-        drafts = [_attempted(drafter, record) for record in rows[first : first + _BATCH]]
-        whole = [one for one in drafts if isinstance(one, draft.Draft)]
-        heads = iter(tok.encode_batch([one.pieces[0].text for one in whole]))
-        tails = iter(tok.continue_batch([piece.text for one in whole for piece in one.pieces[1:]]))
-        for one in drafts:
-            if isinstance(one, errors.UserError):
-                yield one
-                continue
-            encodings = [next(heads), *itertools.islice(tails, len(one.pieces) - 1)]
-            try:
-                example = _example(one, encodings, drafter.stops, tok)
-            except errors.UserError as refusal:
-                yield refusal
-            else:
-                yield example, one
+    """Yields what `encoded` yields, and in the place of a row that cannot be encoded why.
+
+    A thread tokenises a batch, which lets other threads run, while the next one is drafted.
+    """
+    with futures.ThreadPoolExecutor(1) as beside:
+        waiting: deque[tuple[list[Any], futures.Future[Any]]] = deque()
+        for first in range(0, len(rows), _BATCH):
+            drafts = [_attempted(drafter, record) for record in rows[first : first + _BATCH]]
+            waiting.append((drafts, beside.submit(_tokenised, drafts, tok)))
+            if len(waiting) > 1:
+                yield from _examples(*waiting.popleft(), drafter, tok)
+        while waiting:
+            yield from _examples(*waiting.popleft(), drafter, tok)
+
+
+def _tokenised(drafts: Sequence[Any], tok: tokenizer.Tokenizer) -> tuple[list[Any], list[Any]]:
+    """Returns the encodings of the first pieces of drafts, and of all others, one after another."""
+    whole = [one for one in drafts if isinstance(one, draft.Draft)]
+    heads = tok.encode_batch([one.pieces[0].text for one in whole])
+    return heads, tok.continue_batch([piece.text for one in whole for piece in one.pieces[1:]])
+
+
+def _examples(
+    drafts: Sequence[Any], tokenised: futures.Future[Any], drafter: draft.Drafter, tok: tokenizer.Tokenizer
+) -> Iterator[tuple[Example, draft.Draft] | errors.UserError]:
+    """Yields the examples of a batch of drafts, or why there is none."""
+    heads, tails = map(iter, tokenised.result())
+    for one in drafts:
+        if isinstance(one, errors.UserError):
+            yield one
+            continue
+        encodings = [next(heads), *itertools.islice(tails, len(one.pieces) - 1)]
+        try:
+            example = _example(one, encodings, drafter.stops, tok)
+        except errors.UserError as refusal:
+            yield refusal
+        else:
+            yield example, one
 
 
 def _attempted(drafter: draft.Drafter, record: records.Record) -> draft.Draft | errors.UserError:

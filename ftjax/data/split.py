@@ -77,8 +77,8 @@ def groups(data: rows.DataFile, *, by: str | None) -> np.ndarray:
         first, second = sorted((root(a), root(b)))
         parent[second] = first
 
-    for one in data.near:
-        join(one.row, one.like)
+    for n, first in enumerate(similarity.groups(data.texts)):
+        join(n, int(first))
     _join_equal([similarity.normal(sample.opening) or None for sample in data.samples], join)
     _join_equal([key.hex() for key in data.keys], join)
     if by is not None:
