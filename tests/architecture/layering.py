@@ -72,6 +72,7 @@ MAY_IMPORT = {
         ),
     },
     "scoring": {"errors", "data", "adapters", "models", "checkpoint", "inference"},
+    "row_scores": {"errors", "lookup", "data", "evals", "checkpoint", "held_out", "inference"},
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
     "held_out_preferences": {"errors", "lookup", "data", "evals", "held_out", "inference", "models"},
     "objective": {"errors", "lookup", "config", "tree", "adapters", "algorithms", "checkpoint", "losses", "models"},
