@@ -71,6 +71,7 @@ MAY_IMPORT = {
             "checkpoint",
         ),
     },
+    "answering": {"errors", "data"},
     "scoring": {"errors", "data", "adapters", "models", "checkpoint", "inference"},
     "row_scores": {"errors", "lookup", "data", "evals", "checkpoint", "held_out", "inference"},
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
