@@ -113,7 +113,8 @@ MAY_NOT_IMPORT = {
     "own_pairs": {"run", "pipeline", "sweep", "judging", "benchmarks", *PROGRAMS},
     "comparison": {"run", "pipeline", "sweep", "judging", "benchmarks", *PROGRAMS},
     "pipeline": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "sweep": {"evaluation", "export", "quantization", "judging", "benchmarks", "pipeline", *PROGRAMS},
+    "curve": {"evaluation", "export", "quantization", "judging", "benchmarks", "pipeline", *PROGRAMS},
+    "sweep": {"curve", "evaluation", "export", "quantization", "judging", "benchmarks", "pipeline", *PROGRAMS},
     "export": {"run", "evaluation", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
     "quantization": {"run", "evaluation", "export", "sweep", "judging", "benchmarks", *PROGRAMS},
 }
