@@ -103,7 +103,7 @@ def build(
         shard=loader.Shard(jax.process_index(), jax.process_count()),
     )
     asked = examples if check else examples[: section["samples"]]
-    items = [_item(example, by_place[example.where], tok) for example in asked]
+    items = [item(example, by_place[example.where], tok) for example in asked]
     if check and items:
         try_check(check, section["check"], items[0], examples[0].where)
     return HeldOut(
@@ -142,7 +142,7 @@ def _unmarked(row: Mapping[str, Any], prediction: str) -> float:
     return math.nan
 
 
-def _item(example: encode.Example, record: records.Record, tok: tokenizer.Tokenizer) -> tasks.Item:
+def item(example: encode.Example, record: records.Record, tok: tokenizer.Tokenizer) -> tasks.Item:
     """Returns the question that an example's last answer replies to."""
     trained = np.flatnonzero(example.mask)
     first = last = int(trained[-1])
@@ -151,8 +151,10 @@ def _item(example: encode.Example, record: records.Record, tok: tokenizer.Tokeni
     decode = lambda ids: tok.decode(ids.tolist(), skip_special=True).strip()
     reference = decode(example.ids[first : last + 1])
     if isinstance(record, records.Conversation):
-        messages = [{"role": m.role, "content": m.content} for m in record.messages]
-        prompt = next((m.content for m in reversed(record.messages) if m.role == "user"), "")
+        answered = [n for n, turn in enumerate(record.messages) if turn.role == "assistant" and turn.weight]
+        turns = record.messages[: answered[-1] + 1] if answered else record.messages  # not what somebody says after it
+        messages = [{"role": m.role, "content": m.content} for m in turns]
+        prompt = next((m.content for m in reversed(turns) if m.role == "user"), "")
     else:
         prompt = decode(example.ids[:first])
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reference}]
