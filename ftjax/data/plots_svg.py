@@ -32,7 +32,7 @@ def histogram(bins: Sequence[tuple[int, int, int]], *, limit: int | None) -> str
         )
     if limit is not None and left < limit < right:
         x = (limit - left) * scale
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_HEIGHT}" stroke="#b3261e" stroke-dasharray="4 3"/>')
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_HEIGHT}" class="limit"/>')
     inside = "".join([*parts, _frame(f"{left:,}", f"{right - 1:,}", most)])
     return _svg(_WIDTH, _HEIGHT + _BELOW, "histogram", inside)
 
@@ -60,6 +60,11 @@ def bars(values: np.ndarray) -> str:
             f'height="{height:.1f}"><title>{edges[n]:.3g} to {edges[n + 1]:.3g}: {count:,} rows</title></rect>'
         )
     return "".join([*parts, _frame(f"{edges[0]:.3g}", f"{edges[-1]:.3g}", most)])
+
+
+def numbers(values: np.ndarray) -> str:
+    """Returns the histogram of the numbers that are finite, for a page."""
+    return _svg(_WIDTH, _HEIGHT + _BELOW, "histogram", bars(values))
 
 
 def panels(shown: Mapping[str, str]) -> str:

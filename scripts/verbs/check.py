@@ -25,7 +25,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what is wrong with a file; exits with 0 (no error), 1 (errors; --strict: warnings too) or 2 (unread)."""
-    from ftjax.data import check, files, repair, rows, versions
+    from ftjax.data import check, files, guide, repair, rows, versions
     from scripts.verbs import _progress, _written
 
     columns = rows.parse_columns(arguments.columns) if arguments.columns else None
@@ -45,6 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
         version = None if arguments.save is None else _written.begun(data, arguments.save)
         report = check.run(data, progress=tell.rule)
+    said = None
+    if version is not None:
+        said = _written.noted(version, data, report)
+        report.summary["guide"][-1] = guide.versioned(data).as_dict()
     if arguments.report is not None:
         from ftjax.data import page
 
@@ -66,6 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"written: {arguments.report / 'index.html'}", file=say)
     if mended is not None:
         print(mended.told(place), file=say)
-    if version is not None:
-        print(_written.noted(version, data, report), file=say)
+    if said is not None:
+        print(said, file=say)
     return int(report.failed(strict=arguments.strict))

@@ -31,7 +31,7 @@ def test_no_row_of_a_part_is_nearly_one_of_another_and_none_is_lost(read):
     repeated = [check_cases.chat("Which tower?", f"Number {n}.") for n in range(6)]
     found = [*check_cases.MANY, *LIKE, *repeated]
     data = read(found)
-    parts = split.split(data, {"train": 0.7, "test": 0.3}, seed=0, by=None)
+    parts = split.split(data, {"train": 0.7, "test": 0.3}, seed=0, by=None, clusters=None)
     kept = [json.dumps(row) for values in parts.values.values() for row in values]
     assert sorted(kept) == sorted(map(json.dumps, found))
     assert parts.groups <= len(check_cases.MANY) + 2
@@ -80,7 +80,7 @@ def test_near_duplicates_never_straddle_whatever_the_seed(read):
         for n in range(20):
             said = [f"word{i}" for i in draw.choice(4000, 38)]
             found += [{"text": " ".join(said)}, {"text": " ".join([*said, *(f"own{n}x{i}" for i in range(8))])}]
-        parts = split.split(read(found), {"a": 1, "b": 1}, seed=seed, by=None)
+        parts = split.split(read(found), {"a": 1, "b": 1}, seed=seed, by=None, clusters=None)
         texts = {name: [row["text"] for row in values] for name, values in parts.values.items()}
         assert max(similarity.exact(a, b) for a in texts["a"] for b in texts["b"]) < similarity.JACCARD
         assert {len(own) for own in texts.values()} == {20}
@@ -102,7 +102,7 @@ def test_many_rows_with_much_in_common_are_grouped_in_seconds():
 
 def test_parts_have_the_shares_that_were_asked_for_and_keep_the_order_of_the_file(read):
     data = read(check_cases.MANY)
-    parts = split.split(data, {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1, by=None)
+    parts = split.split(data, {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1, by=None, clusters=None)
     assert {name: len(values) for name, values in parts.values.items()} == {"train": 48, "dev": 6, "test": 6}
     place = {json.dumps(row): n for n, row in enumerate(check_cases.MANY)}
     for values in parts.values.values():
@@ -112,29 +112,31 @@ def test_parts_have_the_shares_that_were_asked_for_and_keep_the_order_of_the_fil
 
 def test_a_seed_decides_the_parts_and_another_one_gives_others(read):
     data = read(check_cases.MANY)
-    one, again, other = (split.split(data, {"a": 1, "b": 1}, seed=seed, by=None).values for seed in (0, 0, 1))
+    one, again, other = (
+        split.split(data, {"a": 1, "b": 1}, seed=seed, by=None, clusters=None).values for seed in (0, 0, 1)
+    )
     assert one == again
     assert one != other
 
 
 def test_rows_of_one_value_of_a_column_stay_together(read):
     data = read([{**row, "author": n % 7} for n, row in enumerate(check_cases.MANY)])
-    parts = split.split(data, {"train": 0.6, "test": 0.4}, seed=0, by="author")
+    parts = split.split(data, {"train": 0.6, "test": 0.4}, seed=0, by="author", clusters=None)
     authors = [{row["author"] for row in values} for values in parts.values.values()]
     assert not authors[0] & authors[1]
     assert authors[0] | authors[1] == set(range(7))
     with pytest.raises(errors.UserError, match="no row has a column 'autor'"):
-        split.split(data, {"train": 0.6, "test": 0.4}, seed=0, by="autor")
+        split.split(data, {"train": 0.6, "test": 0.4}, seed=0, by="autor", clusters=None)
 
 
 def test_no_part_is_empty_and_too_few_groups_are_refused(read):
     data = read([*LIKE, *check_cases.MANY[:2]])
-    parts = split.split(data, {"a": 0.98, "b": 0.01, "c": 0.01}, seed=0, by=None)
+    parts = split.split(data, {"a": 0.98, "b": 0.01, "c": 0.01}, seed=0, by=None, clusters=None)
     assert all(parts.values.values())
     with pytest.raises(errors.UserError, match="1 groups of like rows, fewer than 2 parts"):
-        split.split(read(LIKE), {"a": 0.5, "b": 0.5}, seed=0, by=None)
+        split.split(read(LIKE), {"a": 0.5, "b": 0.5}, seed=0, by=None, clusters=None)
     with pytest.raises(errors.UserError, match=r"rows\.jsonl:2: .*mend them before the split"):
-        split.split(read([check_cases.GOOD, {"text": ""}]), {"a": 0.5, "b": 0.5}, seed=0, by=None)
+        split.split(read([check_cases.GOOD, {"text": ""}]), {"a": 0.5, "b": 0.5}, seed=0, by=None, clusters=None)
 
 
 def test_shares_are_words_of_names_and_numbers():
