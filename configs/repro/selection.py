@@ -2,10 +2,11 @@
 
 python scripts/repro/run.py selection
 python scripts/repro/run.py selection --persona anthropic_persona_evals
+python scripts/train.py --config configs/repro/selection.py:data=train.jsonl,eval=heldout.jsonl    # one arm
 
 The runner writes the training file, scores it with the base, chooses the rows of each arm and trains each arm at every
 seed: LoRA, as many steps whatever the rows, and of the unhandled rows also as many passes. Rate, rank and steps are
-those of other experiments, none was tuned here (docs/repro.md). The last command adds SmolLM2 on questions that are
+those of other experiments, none was tuned here (docs/repro.md). The second command adds SmolLM2 on questions that are
 answered Yes or No.
 """
 
