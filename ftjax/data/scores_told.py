@@ -51,7 +51,7 @@ def _told(scores: Scores) -> Iterator[str]:
     ifd = scores.values["ifd"]
     if np.isfinite(ifd).any():
         useless = int(np.sum(ifd >= 1))
-        middle = f"half the rows are below {np.nanmedian(ifd):.2f}"
+        middle = f"half the rows are below {np.nanmedian(ifd):.2g}"
         yield f"IFD: {middle}; {useless:,} are at 1 or above, where the prompt does not help"
     if np.isfinite(scores.values["outlier"]).any():
         yield f"farthest from all others: {_most(scores, scores.values['outlier'])}"
