@@ -110,8 +110,12 @@ def load(
     against: Sequence[str],
     columns: dict[str, str] | None,
     progress: Callable[[], None],
+    counted: Callable[[int, int], None],
 ) -> rows.DataFile:
-    """Returns a data file with all that rules look at: token counts where there is a model, and evaluation files."""
+    """Returns a data file with all that rules look at: token counts where there is a model, and evaluation files.
+
+    `progress` is called for each row that is read, `counted` with how many of how many have their tokens counted.
+    """
     if max_length is not None and max_length < 2:
         raise errors.UserError(f"--max-length {max_length} must be at least 2: one token to read and one to predict")
     data = rows.read(path, columns=columns, progress=progress)
@@ -122,7 +126,7 @@ def load(
             raise errors.UserError("--max-length and --template count tokens, which needs --model")
         return data
     taken = [row.record for row in data.readable if row.record is not None]
-    data.tokens = tokens_of_rows.count(taken, tokenizer.load(model), template_name=template_name)
+    data.tokens = tokens_of_rows.count(taken, tokenizer.load(model), template_name=template_name, progress=counted)
     data.limit = max_length if max_length is not None else tokens_of_rows.context(model)
     return data
 

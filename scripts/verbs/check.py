@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
             against=arguments.against,
             columns=columns,
             progress=tell.row,
+            counted=tell.counted,
         )
         version = None if arguments.save is None else _written.begun(data, arguments.save)
         report = check.run(data, progress=tell.rule)
