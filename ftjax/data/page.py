@@ -50,7 +50,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--box); bo
 mark { background: var(--mark); color: inherit; } svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 @media (max-width: 30rem) { svg text { font-size: 17px; } h1 { font-size: 1.2rem; } }
-.good { color: var(--good); } .bad { color: var(--error); } .good, .bad { font-weight: 600; }
+.guide .good { color: var(--good); font-weight: 600; } .guide .bad { color: var(--error); font-weight: 600; }
 .flag { white-space: nowrap; font-family: ui-monospace, monospace; } ul { padding-left: 1.2rem; margin: .4rem 0; }
 table.guide { margin: 1rem 0; } .bar { fill: var(--bar); } .axis { stroke:
   var(--line); } .limit { stroke: var(--error); stroke-dasharray: 4 3; }
