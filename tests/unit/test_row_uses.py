@@ -96,6 +96,7 @@ def test_a_run_keeps_the_version_of_its_data_and_what_became_of_each_row(finishe
     (file,) = told["files"]
     assert (file["path"], file["hash"], file["rows"]) == (str(tiny_rows), versions.now(str(tiny_rows)), 60)
     assert len(told["template"]["hash"]) == 64
+    assert f"{tiny_rows} (version `{file['hash'][:12]}`)" in (finished.folder / "adapter" / "README.md").read_text()
     table = used.load(finished.folder / used.ROWS)
     counts = dict(zip(table.names, np.bincount(table.uses).tolist(), strict=True))
     assert counts == {used.HELD_OUT: finished.summary["rows"], used.TRAINED: 60 - finished.summary["rows"]}
