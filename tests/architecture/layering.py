@@ -88,6 +88,7 @@ MAY_IMPORT = {
     },
     "answering": {"errors", "data"},
     "scoring": {"errors", "hosts", "data", "adapters", "models", "checkpoint", "inference"},
+    "row_scores": {"errors", "lookup", "data", "evals", "checkpoint", "held_out", "inference"},
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
     "held_out_preferences": {"errors", "lookup", "data", "evals", "held_out", "inference", "models"},
     "retention": {"errors", "data", "evals", "held_out", "inference", "models"},
@@ -124,7 +125,8 @@ MAY_NOT_IMPORT = {
     "own_pairs": {"pipeline", *_but("evaluation", "export", "quantization")},
     "comparison": {"pipeline", *_but("evaluation", "export", "quantization")},
     "pipeline": _but("run"),
-    "sweep": {"pipeline", *_but("run", "sweep")},
+    "curve": {"pipeline", *_but("run", "sweep")},
+    "sweep": {"curve", "pipeline", *_but("run", "sweep")},
 }
 ROOMS = {*MAY_IMPORT, *MAY_NOT_IMPORT}
 
