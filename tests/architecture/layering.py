@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "evals": {
         *("errors", "lookup", "tree", "data", "assets", "verify", "losses", "adapters", "nn", "models", "sampling"),
     },
+    "compare": {"errors", "config", "data", "runs", "evals"},
     "train": {
         *("errors", "lookup", "tree", "mesh", "data", "losses", "quant", "adapters", "algorithms", "checkpoint"),
         *("runs", "evals"),
@@ -158,7 +159,7 @@ ONLY_AT = {
 }
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 JAX_FREE = {
-    *("errors", "lookup", "disk", "config", "data", "data.loader", "assets", "assets.vocabulary"),
+    *("errors", "lookup", "disk", "config", "data", "data.loader", "assets", "assets.vocabulary", "compare"),
     *("verify", "rl.calls", "rl.processes", "rl.rewards", "rl.scores"),
 }
 STANDARD_LIBRARY_ONLY = {"errors", "lookup", "disk", "assets"}
