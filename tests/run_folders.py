@@ -3,8 +3,12 @@
 import hashlib
 import json
 from pathlib import Path
+import random
 from typing import Any
 
+from ftjax.compare import evaluations, findings, systems
+
+COUNT = 120  # rows
 WORDS = ("opens", "closes", "sells", "street", "owner", "bread", "lamp", "boat")
 
 
@@ -82,3 +86,18 @@ def write(
     (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"0" * 1000)
     (folder / "DONE").write_text("now\n", encoding="utf-8")
     return folder
+
+
+def told(arguments, *, baseline=None, folders=(), people=(), bar=None, force=False, resamples=500):
+    """Returns the numbers of a comparison, with few resamples."""
+    found, judges = evaluations.added(systems.read([str(one) for one in arguments]), [str(one) for one in folders])
+    against = systems.named(found, baseline or found[0].name)
+    return findings.compare(
+        found, against, judges=judges, people=people, bar=bar, force=force, level=0.95, resamples=resamples, seed=0
+    )
+
+
+def flips(share, seed=0):
+    """Returns which of the rows are right."""
+    rng = random.Random(seed)
+    return [rng.random() < share for _ in range(COUNT)]

@@ -59,7 +59,7 @@ class System:
 def read(arguments: Sequence[str]) -> list[System]:
     """Returns the systems of --runs in order: run folders, folders of scripts/evaluate.py, `base`, `base:RUN`.
 
-    Names are those of the folders, with the folder above where two are alike.
+    Names are those of the folders; where two are alike, with what tells them apart.
     """
     if len(set(arguments)) != len(arguments):
         raise UserError(f"--runs names {_twice(arguments)} twice; name each run once")
@@ -68,11 +68,7 @@ def read(arguments: Sequence[str]) -> list[System]:
     if len(found) < 2:
         raise UserError("--runs names one run; name two or more, or `base` beside it for the model before training")
     names = [one.name for one in found]
-    for depth in (1, 2):
-        if len(set(names)) < len(names):
-            names = [
-                _longer(one, depth) if names.count(name) > 1 else name for one, name in zip(found, names, strict=True)
-            ]
+    names = [_longer(one) if names.count(one.name) > 1 else one.name for one in found]
     if len(set(names)) < len(names):
         raise UserError(f"--runs has {_twice(names)} twice; name each run once")
     return [dataclasses.replace(one, name=name) for one, name in zip(found, names, strict=True)]
@@ -94,8 +90,11 @@ def _twice(names: Sequence[str]) -> str:
     return Counter(names).most_common(1)[0][0]
 
 
-def _longer(one: System, depth: int) -> str:
-    return "/".join((*one.folder.resolve().parts[-1 - depth : -1], one.name))
+def _longer(one: System) -> str:
+    """Returns a name that tells a system from another one of its name."""
+    if one.kind == BASE:
+        return f"{BASE} of {one.folder.resolve().name}"
+    return f"{one.name} in {one.folder.name}" if one.kind == "evaluation" else "/".join(one.folder.resolve().parts[-2:])
 
 
 def _is_run(text: str) -> bool:

@@ -119,6 +119,8 @@ def _preferred(one: Told) -> str:
 
 def _suffices(one: Told, main: Told) -> list[str]:
     price = PRICES[one["price"]]
+    if one["bar"] is None and len(one["front"]) == len(one["points"]):
+        return []
     if one["bar"] is None:
         return [f"on the front of quality against {price}: {', '.join(one['front'])}"]
     end = f"{value(main, one['bar'])} with the {'lower' if main['better'] > 0 else 'upper'} end of its interval"
