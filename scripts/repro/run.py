@@ -7,6 +7,7 @@ for SmolLM2 are given by path: --e2e FILE adds it to `claims` and `qlora` (and n
 """
 
 from collections.abc import Callable, Mapping
+import functools
 from pathlib import Path
 import sys
 from typing import Any
@@ -31,9 +32,8 @@ class Bench:
         from ftjax import sweep
         from ftjax.runs import report
 
-        return sweep.sweep(
-            folder, spec, entries, common={}, launch=sweep.train_here, metric="after.eval_loss", say=report.say
-        )
+        train = functools.partial(sweep.here, launch=sweep.train_here)
+        return sweep.sweep(folder, spec, entries, common={}, train=train, metric="after.eval_loss", say=report.say)
 
     def sweep(self, name: str, arg: str = "", folder: str = "") -> list[Any]:
         """Returns the rows of the sweep of a config file in configs/repro/."""
@@ -45,7 +45,6 @@ class Bench:
     def base(self) -> Path:
         """Returns the folder of S1's base, trained where it is missing."""
         from ftjax import sweep
-        from ftjax.runs import folder as folders
         from ftjax.runs import report
         from scripts.repro import s1
 
@@ -53,7 +52,7 @@ class Bench:
         run = self.s1 / "base"
         if not (run / "DONE").exists():
             report.say("training S1's base: 2,500 steps, some minutes")
-            sweep.train_here("configs/repro/s1_base.py", {}, run, folders.started(run))
+            sweep.train_here(sweep.Job(run.name, run.name, "configs/repro/s1_base.py", {}, run))
         return run / "model"
 
     def enumerable(

@@ -81,7 +81,7 @@ def test_a_run_that_has_not_ended_is_sent_to_resume(first, tmp_path):
     stopped = run_folders.write(tmp_path / "stopped", ROWS)
     (stopped / "DONE").unlink()
     with pytest.raises(
-        UserError, match="stopped did not come to its end; go on with python scripts/train.py --workdir"
+        UserError, match=r"stopped did not come to its end; go on with python scripts/train.py --workdir"
     ):
         systems.read([str(first), str(stopped)])
 
