@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ftjax.compare import agreement, costs, frontier, measures, slices, systems, votes, words
-from ftjax.compare.measures import Measure, Values
+from ftjax.compare.measures import Measure
 from ftjax.compare.systems import System
 from ftjax.evals import paired, statistics
 
@@ -101,7 +101,6 @@ def _measures(found: Sequence[System]) -> list[Measure]:
 def _tested(measure: Measure, found: Sequence[System], baseline: System, settings: Mapping[str, Any]) -> Entry:
     """Returns a metric of all systems, and of each its difference to the baseline."""
     values = measure.values
-    first = values.get(baseline.name)
     return {
         "set": measure.set,
         "field": measure.field,
@@ -109,20 +108,25 @@ def _tested(measure: Measure, found: Sequence[System], baseline: System, setting
         "unit": measure.unit,
         "better": measure.better,
         "rows": len(measure.keys),
-        "values": {name: paired.alone(own, **settings)._asdict() for name, own in values.items()},
+        "values": {name: paired.alone(own, measure.prompts, **settings)._asdict() for name, own in values.items()},
         "against": {}
-        if first is None
+        if baseline.name not in values
         else {
-            one.name: _difference(first, values[one.name], settings, share=measure.share)
+            one.name: _difference(measure, baseline.name, one.name, settings)
             for one in found
             if one is not baseline and one.name in values
         },
     }
 
 
-def _difference(a: Values, b: Values, settings: Mapping[str, Any], *, share: bool) -> Entry:
-    entry = paired.difference(a, b, **settings)._asdict()
-    return entry | ({"gained": int(np.sum(b > a)), "lost": int(np.sum(b < a))} if share else {})
+def _difference(
+    measure: Measure, a: str, b: str, settings: Mapping[str, Any], places: np.ndarray | None = None
+) -> Entry:
+    """Returns what system b has more than a, on all rows or those at `places`."""
+    chosen = np.arange(len(measure.keys)) if places is None else places
+    one, two = measure.values[a][chosen], measure.values[b][chosen]
+    entry = paired.difference(one, two, measure.prompts[chosen], **settings)._asdict()
+    return entry | ({"gained": int(np.sum(two > one)), "lost": int(np.sum(two < one))} if measure.share else {})
 
 
 def _correct(entries: Sequence[Entry], level: float) -> None:
@@ -136,22 +140,17 @@ def _correct(entries: Sequence[Entry], level: float) -> None:
 def _pairs(main: Measure, found: Sequence[System], baseline: System, settings: Mapping[str, Any]) -> list[Entry]:
     """Returns the differences between those that are not the baseline."""
     names = [one.name for one in found if one is not baseline and one.name in main.values]
-    pairs = [
-        {"a": a, "b": b, **_difference(main.values[a], main.values[b], settings, share=main.share)}
-        for a, b in itertools.combinations(names, 2)
-    ]
+    pairs = [{"a": a, "b": b, **_difference(main, a, b, settings)} for a, b in itertools.combinations(names, 2)]
     _correct(pairs, settings["level"])
     return pairs
 
 
 def _slices(main: Measure, found: Sequence[System], baseline: System, settings: Mapping[str, Any]) -> list[Entry]:
-    first = main.values[baseline.name]
     others = [one.name for one in found if one is not baseline and one.name in main.values]
     parts: list[Entry] = []
     for one in slices.find(baseline.sets[main.set], main.keys):
-        chosen = {name: values[one.places] for name, values in main.values.items()}
-        against = {name: _difference(first[one.places], chosen[name], settings, share=main.share) for name in others}
-        mean = float(np.mean(chosen[baseline.name]))
+        against = {name: _difference(main, baseline.name, name, settings, one.places) for name in others}
+        mean = float(np.mean(main.values[baseline.name][one.places]))
         parts.append({"by": one.by, "name": one.name, "rows": len(one.places), "baseline": mean, "against": against})
     _correct([entry for part in parts for entry in part["against"].values()], settings["level"])
     return parts

@@ -46,6 +46,7 @@ class Measure:
     unit: str  # "%" for shares, "nats a token", "nats a row" or nothing
     better: int
     keys: tuple[Key, ...]
+    prompts: paired.Clusters  # which rows share a prompt
     values: Mapping[str, Values]  # by system, in the order of the keys
 
     @property
@@ -91,7 +92,14 @@ def _measure(name: str, field: str, sets: Mapping[str, Rows], keys: Sequence[Key
         unit = "" if field != "nats" else "nats a token" if same else "nats a row"
     elif all(paired.is_share(column) for column in values.values()):
         label, unit = RIGHT if field == "score" else label, "%"
-    return Measure(name, field, label, unit, known.better, tuple(whole), values)
+    prompts = _prompts(next(iter(sets.values())), whole)
+    return Measure(name, field, label, unit, known.better, tuple(whole), prompts, values)
+
+
+def _prompts(rows: Rows, keys: Sequence[Key]) -> paired.Clusters:
+    """Returns a number for each row, the same for those of one prompt; texts without a prompt stand alone."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(rows[key].prompt or key, len(numbers)) for key in keys])
 
 
 def _column(rows: Rows, keys: Sequence[Key], field: str) -> Values:

@@ -3,33 +3,44 @@
 import math
 import warnings
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 import numpy as np
 
 from ftjax.evals import statistics
 
 Values = Float[np.ndarray, " n"]
+Clusters = Int[np.ndarray, " n"]  # which items belong together, and so tell less than as many apart
 
 
-def difference(a: Values, b: Values, *, level: float, resamples: int, seed: int) -> statistics.Difference:
+def difference(
+    a: Values, b: Values, clusters: Clusters | None, *, level: float, resamples: int, seed: int
+) -> statistics.Difference:
     """Returns the mean of b - a with interval and p: of items right (1) or wrong (0) those of `newcombe` and of
-    McNemar's exact test, else those of the paired bootstrap. Fewer than 30 items do not warn: the words say it."""
-    if is_share(a) and is_share(b):
+    McNemar's exact test, of others and of items in `clusters` those of the paired bootstrap. Fewer than 30 items do
+    not warn: the words say it."""
+    clusters = _together(clusters)
+    if clusters is None and is_share(a) and is_share(b):
         low, high = newcombe(a, b, level=level)
         flips = statistics.mcnemar(a, b)
         return statistics.Difference(float(np.mean(b) - np.mean(a)), low, high, flips.p, flips.of)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", statistics.FewValues)
-        return statistics.paired_bootstrap(a, b, level=level, resamples=resamples, seed=seed)
+        return statistics.paired_bootstrap(a, b, clusters, level=level, resamples=resamples, seed=seed)
 
 
-def alone(values: Values, *, level: float, resamples: int, seed: int) -> statistics.Interval:
+def alone(values: Values, clusters: Clusters | None, *, level: float, resamples: int, seed: int) -> statistics.Interval:
     """Returns the mean with its interval: Wilson's for a share, else the bootstrap's."""
+    clusters = _together(clusters)
     if is_share(values):
-        return statistics.Interval(*statistics.share(values, None, level=level)[:3])
+        return statistics.Interval(*statistics.share(values, clusters, level=level)[:3])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", statistics.FewValues)
-        return statistics.bootstrap(values, level=level, resamples=resamples, seed=seed)
+        return statistics.bootstrap(values, clusters, level=level, resamples=resamples, seed=seed)
+
+
+def _together(clusters: Clusters | None) -> Clusters | None:
+    """Returns clusters of which one holds two items at least; None of others, which are items apart."""
+    return clusters if clusters is not None and len(np.unique(clusters)) < len(clusters) else None
 
 
 def is_share(values: Values) -> bool:

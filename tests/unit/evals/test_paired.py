@@ -36,7 +36,7 @@ def test_newcombe_gives_his_published_intervals():
 
 
 def test_an_interval_has_width_where_one_system_is_right_everywhere():
-    found = paired.difference(np.zeros(40), np.ones(40), **SETTINGS)
+    found = paired.difference(np.zeros(40), np.ones(40), None, **SETTINGS)
     assert found.value == 1
     assert 0.8 < found.low < 0.95
     assert found.high == 1
@@ -45,15 +45,15 @@ def test_an_interval_has_width_where_one_system_is_right_everywhere():
 def test_items_right_or_wrong_are_tested_by_mcnemar_and_others_by_the_bootstrap():
     rng = np.random.default_rng(0)
     a, b = (rng.random((2, 60)) < 0.5) * 1.0
-    assert paired.difference(a, b, **SETTINGS).p == statistics.mcnemar(a, b).p
+    assert paired.difference(a, b, None, **SETTINGS).p == statistics.mcnemar(a, b).p
     a, b = rng.random((2, 60))
-    assert paired.difference(a, b, **SETTINGS) == statistics.paired_bootstrap(a, b, **SETTINGS)
+    assert paired.difference(a, b, None, **SETTINGS) == statistics.paired_bootstrap(a, b, **SETTINGS)
 
 
 def test_exchanging_the_systems_turns_the_sign():
     rng = np.random.default_rng(0)
     for a, b in (rng.random((2, 60)), (rng.random((2, 60)) < 0.4) * 1.0):
-        one, other = paired.difference(a, b, **SETTINGS), paired.difference(b, a, **SETTINGS)
+        one, other = paired.difference(a, b, None, **SETTINGS), paired.difference(b, a, None, **SETTINGS)
         assert one.value == pytest.approx(-other.value)
         assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=0.02)
 
@@ -65,6 +65,18 @@ def test_the_values_of_a_quotient_have_it_as_their_mean_and_its_interval_covers(
         nats = tokens * (0.7 + 0.2 * rng.normal(size=60))
         values = paired.of_sums(nats, tokens)
         assert values.mean() == pytest.approx(nats.sum() / tokens.sum())
-        found = paired.alone(values, level=0.95, resamples=1000, seed=0)
+        found = paired.alone(values, None, level=0.95, resamples=1000, seed=0)
         covered += found.low <= 0.7 <= found.high
     assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_items_that_belong_together_tell_no_more_than_one_of_them():
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((2, 50)) < 0.4) * 1.0
+    alone = paired.difference(a, b, None, **SETTINGS)
+    four = paired.difference(*(np.repeat(x, 4) for x in (a, b)), np.repeat(np.arange(50), 4), **SETTINGS)
+    apart = paired.difference(*(np.repeat(x, 4) for x in (a, b)), None, **SETTINGS)
+    assert four.of == 50
+    assert four.value == pytest.approx(alone.value)
+    assert four.high - four.low == pytest.approx(alone.high - alone.low, rel=0.1)
+    assert apart.high - apart.low < 0.6 * (four.high - four.low)
