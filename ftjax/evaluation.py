@@ -78,7 +78,8 @@ def build(config: Any) -> Evaluation:
         chosen = [examples[i] for i in held]
     else:
         chosen = examples[: e["rows"] or None]
-    found = held_out.build(chosen, records.read(d["path"]), tok, e, length=d["max_length"])
+    source = records.rows_at(d["path"], [one.where for one in chosen])
+    found = held_out.build(chosen, source, tok, e, length=d["max_length"])
     training_data.check_context(model_config, chosen, found)
     return Evaluation(c, made, folder, model_config, told, found)
 
@@ -93,11 +94,9 @@ def measure(x: Evaluation) -> tuple[dict[str, float], list[tasks.Answer]]:
         quant=x.made.quant,
     )
     model = dataclasses.replace(model, config=x.model_config)
-    program = jax.jit(steps.make_evaluate(sft.make(lambda *_: None, x.model_config)))
-    numbers, given = x.held_out.measure(
-        lambda batch: program(None, model.params, jax.tree.map(jax.numpy.asarray, batch)), model
-    )
-    return numbers, given
+    program = jax.jit(steps.make_measure(sft.make(lambda *_: None, x.model_config)))
+    found = x.held_out.measure(lambda batch: program(None, model.params, jax.tree.map(jax.numpy.asarray, batch)), model)
+    return found.numbers, found.answers
 
 
 def facts(x: Evaluation, numbers: dict[str, float]) -> dict[str, Any]:

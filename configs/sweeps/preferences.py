@@ -20,7 +20,7 @@ def get_config(arg=""):
     config = world.get_config()
     if arg.labels:
         kto = defaults.kto()
-        for section in ("data", "optimizer", "eval"):
+        for section in ("data", "optimizer", "eval", "retention"):
             kto[section].update(config[section])
         config = kto
     config.steps = 100

@@ -26,8 +26,8 @@ MEASURES = {  # of a summary: path in it, and the head of the column
     "after.eval_rewards/accuracies": "pairs right",
     "after.eval_rewards/margins": "margin",
     "after.eval_sampled_kl": "KL",
-    "before.eval_text_perplexity": "other text before",
-    "after.eval_text_perplexity": "other text after",
+    "before.eval_retention_perplexity": "retention before",
+    "after.eval_retention_perplexity": "retention after",
     "trainable_share": "trainable",
     "train_seconds": "seconds",
 }
