@@ -85,14 +85,15 @@ def _benchmark(built: Any, folder: folders.Folder) -> Any:
 
 def _measure(built: Any, folder: folders.Folder) -> Any:
     from ftjax import evaluation, held_out
-    from ftjax.runs import report
+    from ftjax.runs import atomic, report
 
     report.say(built.data_report.as_text())
     report.say(f"measuring {built.name} on {built.held_out.rows:,} rows")
-    numbers, given = evaluation.measure(built)
-    answers = held_out.shown(given)
+    found = evaluation.measure(built)
+    answers, numbers = held_out.shown(found.measured.answers), found.measured.numbers
     _lines(folder, "answers.jsonl", answers)
-    folder.json("evaluation.json", evaluation.facts(built, numbers))
+    _lines(folder, "held_out.jsonl", atomic.strict(evaluation.lines(built, found)))
+    folder.json("evaluation.json", evaluation.facts(built, found))
     samples = answers[: built.config["eval"]["samples"]]
     return lambda: report.evaluated(built.name, numbers, samples, built.held_out.rows, folder.path)
 

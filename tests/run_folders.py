@@ -58,7 +58,7 @@ def write(
     config: dict[str, Any] | None = None,
     summary: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
-    template: str | None = None,
+    template: str = "(the tokenizer's own)",
 ) -> Path:
     """Writes a finished run and returns its folder."""
     folder.mkdir(parents=True)

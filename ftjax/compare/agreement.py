@@ -74,7 +74,8 @@ def _templates(a: System, b: System, differ: Differ) -> None:
 
 
 def _shown(template: Any) -> str:
-    return f"the template {template!r}" if template else "its tokenizer's own template"
+    """Returns how a template is called; a run names its tokenizer's own one in brackets."""
+    return f"the template {str(template).strip('()')}" if template else "no template"
 
 
 def _data(a: System, b: System, differ: Differ) -> None:
