@@ -373,7 +373,7 @@ def _derived(x: Experiment) -> dict[str, str]:
         "epoch": f"{x.loader.batches_per_epoch:.1f} steps; {c['steps']} steps are {epochs:.2f} epochs"
         + ("; many for so few rows, lower config.steps or config.data.batch_size" if epochs > MANY_EPOCHS else ""),
         "held out": f"{x.held_out.rows:,} rows of {held}",
-        **({"retention": retention.told(x.retention, c["retention"]["path"])} if "retention" in c else {}),
+        **({} if x.objective.reward else {"retention": retention.told(x.retention, c["retention"]["path"])}),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         + (f", mesh {dict(x.mesh.shape)}" if x.mesh is not None else ""),
     }

@@ -24,7 +24,7 @@ def get_config(arg=""):
             kto[section].update(config[section])
         config = kto
     config.steps = 100
-    config.eval.rows = 100
+    config.eval.rows = config.retention.rows = 100
     config.eval.every = 0
     config.eval.kl_prompts = 100
     config.checkpoint.every = 0

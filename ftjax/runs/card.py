@@ -49,7 +49,8 @@ def model_card(
 
     `kind` is `adapter` (PEFT), `merged`, `quantised` (a base for ftjax), `reward_adapter` or `reward_merged`;
     `trainable` and `total` are numbers of parameters; `tokens` are those that were trained on; `origin` is what was
-    done after training; `changes` is `change` of a summary. What is None is not known and left out. Of `versions` the card shows those of `MADE_WITH`.
+    done after training; `changes` is `change` of a summary. What is None is not known and left out. Of `versions` the
+    card shows those of `MADE_WITH`.
     `license` None means that the base states none.
     """
     front = [f"base_model: {base}"] if base else []
@@ -114,7 +115,7 @@ def of_run(folder: Path, kind: str, origin: str | None = None) -> str:
             Measured(name, float(summary["before"][name]), float(value), None, None, _rows(name, summary))
             for name, value in summary["after"].items()
         ],
-        changes=summary["change"],
+        changes=summary.get("change"),  # which a run of an older ftjax does not have
         trainable=summary["trainable_parameters"],
         total=summary["parameters"],
         tokens=int(summary["num_tokens"]),
@@ -197,7 +198,7 @@ def _changes(changes: Mapping[str, Any]) -> str:
     rows = []
     for of, change in changes.items():
         for name, found in _differences(change).items():
-            ends = f"{found['value']:+.3g} [{found['low']:.3g}, {found['high']:.3g}]"
+            ends = f"{found['value']:+.3g} [{float(found['low']):.3g}, {float(found['high']):.3g}]"  # may be "Infinity"
             p = "< 0.001" if found["p"] < 0.001 else f"{found['p']:.2g}"
             both = (_value(found["before"], None), _value(found["after"], None))
             rows.append((f"{of.replace('_', '-')}: {name}", *both, ends, p, f"{found['of']:,}"))

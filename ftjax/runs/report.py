@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import contextlib
+import math
 import os
 from pathlib import Path
 import shlex
@@ -69,7 +70,8 @@ def _difference(what: str, found: Mapping[str, float], name: str, after: Mapping
     p = "p < 0.001" if found["p"] < 0.001 else f"p = {found['p']:.2g}"
     undecided = ", undecided" if found["low"] <= 0 <= found["high"] else ""
     few = f", only {found['of']} rows" if found["of"] < FEW else ""
-    return f"{both}, {found['value']:+.3g} ({found['low']:.3g} to {found['high']:.3g}, {p}{few}){undecided}"
+    ends = f"{found['low']:.3g} to {found['high']:.3g}" if math.isfinite(found["high"] - found["low"]) else "unknown"
+    return f"{both}, {found['value']:+.3g} ({ends}, {p}{few}){undecided}"
 
 
 def _print(what: rich.text.Text | rich.table.Table, *, soft_wrap: bool = False) -> None:

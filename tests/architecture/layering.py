@@ -72,15 +72,18 @@ MAY_IMPORT = {
             "checkpoint",
         ),
     },
+    "answering": {"errors", "data"},
     "scoring": {"errors", "data", "adapters", "models", "checkpoint", "inference"},
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
     "held_out_preferences": {"errors", "lookup", "data", "evals", "held_out", "inference", "models"},
+    "retention": {"errors", "data", "evals", "held_out", "inference", "models"},
     "objective": {"errors", "lookup", "config", "tree", "adapters", "algorithms", "checkpoint", "losses", "models"},
     "held_out_prompts": {
         *("errors", "lookup", "data", "evals", "held_out", "held_out_preferences", "inference", "models"),
     },
     "training_data": {
-        *("errors", "config", "data", "held_out", "held_out_preferences", "held_out_prompts", "models", "objective"),
+        *("errors", "config", "data", "evals", "held_out", "held_out_preferences", "held_out_prompts", "models"),
+        "objective",
     },
     "rollouts": {
         *("errors", "lookup", "config", "mesh", "data", "losses", "adapters", "models", "sampling", "rl"),
@@ -108,6 +111,7 @@ MAY_NOT_IMPORT = {
     "evaluation": {"run", "judging", "benchmarks", "export", "quantization", "sweep", *PROGRAMS},
     "benchmarks": {"run", "evaluation", "judging", "export", "quantization", "sweep", *PROGRAMS},
     "judging": {"run", "evaluation", "benchmarks", "export", "quantization", "sweep", *PROGRAMS},
+    "before_after": {"run", "evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
     "run": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
     "own_pairs": {"run", "pipeline", "sweep", "judging", "benchmarks", *PROGRAMS},
     "comparison": {"run", "pipeline", "sweep", "judging", "benchmarks", *PROGRAMS},
