@@ -1,7 +1,7 @@
 """Folders of scripts/evaluate.py beside the runs: more held-out rows, benchmarks, judges."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def added(found: Sequence[System], folders: Sequence[str]) -> tuple[list[System]
                 "scripts/evaluate.py"
             )
         measured = _measured(found, folder, systems.facts(folder / kind))
-        for name, rows in (_benchmarks(folder) if kind == "benchmarks.json" else _held_out(folder)).items():
+        for name, rows in (_benchmarks(folder) if kind == "benchmarks.json" else _held_out(folder, own)).items():
             if name in own[measured.name]:
                 raise UserError(f"{folder}: {measured.name} has {name} already; leave one of the two folders out")
             own[measured.name][name] = rows
@@ -67,11 +67,15 @@ def _same(one: str, other: str) -> bool:
     return Path(one).resolve() == Path(other).resolve()
 
 
-def _held_out(folder: Path) -> dict[str, systems.Rows]:
+def _held_out(folder: Path, own: Mapping[str, Mapping[str, systems.Rows]]) -> dict[str, systems.Rows]:
+    """Returns the rows of a folder under the name that a set of the same rows has already, else under their file's."""
     file = folder / systems.SETS[systems.HELD_OUT]
     if not file.is_file():
         raise UserError(f"{folder} has no {file.name}: an older ftjax made it; measure it again")
-    return {Path(str(systems.facts(folder / "evaluation.json")["data"]["path"])).name: systems.rows(file, "after")}
+    rows = systems.rows(file, "after")
+    known = (name for sets in own.values() for name, others in sets.items() if others.keys() == rows.keys())
+    path = str(systems.facts(folder / "evaluation.json")["data"]["path"])
+    return {next(known, path if path.startswith("world:") else Path(path).name): rows}
 
 
 def _benchmarks(folder: Path) -> dict[str, systems.Rows]:
