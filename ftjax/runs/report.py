@@ -62,8 +62,9 @@ def changed(summary: Mapping[str, Any]) -> list[str]:
 
 def _difference(what: str, found: Mapping[str, float], name: str, after: Mapping[str, float]) -> str:
     """Returns "right answers: 0.200 -> 0.845, +0.645 (0.57 to 0.71, p < 0.001)"."""
-    own = next((key for key in CHANGED[what] if key in after and ("retention" in key) == (name == "retention")), "")
-    head = "retention loss" if own == "eval_retention_loss" else label(own, after) if own else what
+    fitting = [key for key in CHANGED[what] if ("retention" in key) == (name == "retention")]
+    own = next((key for key in fitting if key in after), fitting[0])
+    head = "retention loss" if own == "eval_retention_loss" else label(own, after)
     both = f"{head}: {consoles.short(found['before'])} -> {consoles.short(found['after'])}"
     if "p" not in found:
         return both

@@ -125,3 +125,21 @@ def test_a_run_needs_no_package_of_an_extra_for_what_it_says(monkeypatch):
     before, after = [{"score": 0.0, "nats": 2.0, "tokens": 2}] * 40, [{"score": 1.0, "nats": 1.0, "tokens": 2}] * 40
     found = change.of(rows(before, after, ["p", "q"] * 20), seed=0)
     assert {"score", "loss", "flips", "words"} == set(found)
+
+
+def test_the_interval_of_a_loss_covers_the_true_difference_in_95_of_100_runs(monkeypatch):
+    """Of rows whose difference depends on their length, so that tokens and rows have different means."""
+    monkeypatch.setattr(change, "RESAMPLES", 999)
+    gap = lambda tokens: -0.05 + 0.01 * (tokens - 13)
+    lengths = 1 + np.random.default_rng(0).poisson(12, 1_000_000)
+    true = np.average(gap(lengths), weights=lengths)
+    covered = 0
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        tokens = 1 + rng.poisson(12, 60)
+        gaps = rng.normal(gap(tokens), 0.3)
+        before = [{"nats": 2.0 * n, "tokens": int(n)} for n in tokens]
+        after = [{"nats": (2.0 + g) * n, "tokens": int(n)} for n, g in zip(tokens, gaps, strict=True)]
+        found = change.of(rows(before, after), seed=seed)["loss"]
+        covered += found["low"] <= true <= found["high"]
+    assert 930 <= covered <= 970
