@@ -50,6 +50,8 @@ def _family(told: Told) -> int:
 def _sentence(text: str, told: Told) -> str:
     """Returns a line as a sentence: it begins with a capital, unless with the name of a run."""
     named = any(text.startswith(one["name"]) for one in told["systems"])
+    for sign in "=<":
+        text = text.replace(f"p {sign} ", f"p\N{NO-BREAK SPACE}{sign}\N{NO-BREAK SPACE}")
     return f"{text if named else text[:1].upper() + text[1:]}."
 
 

@@ -86,8 +86,10 @@ def _cost(key: str, value: Any) -> str:
         return ""
     if key == "devices":
         return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in value.items())
+    if key.endswith("_bytes") and value < 1e5:
+        return f"{value / 1e3:.3g} kB" if value else "0"
     if key.endswith("_bytes"):
-        return f"{value / 1e9:.2f} GB" if value >= 1e8 else f"{value / 1e6:.2f} MB" if value else "0"
+        return f"{value / 1e9:.2f} GB" if value >= 1e8 else f"{value / 1e6:.2f} MB"
     return number(value)
 
 
