@@ -66,7 +66,7 @@ def compare(
                 "folder": str(one.folder),
                 "kind": one.kind,
                 "rows": {name: len(rows) for name, rows in one.sets.items()},
-                "check": one.config.get("eval", {}).get("check", ""),
+                "check": systems.facts(one.folder / "config.json").get("eval", {}).get("check", ""),
             }
             for one in found
         ],
@@ -160,6 +160,8 @@ def _slices(main: Measure, found: Sequence[System], baseline: System, settings: 
 
 
 def _frontier(table: Entry, cost: Mapping[str, Mapping[str, Any]], bar: float | None, better: int) -> list[Entry]:
+    if not better:
+        return []
     names = list(table["values"])
     ends = [tuple(table["values"][name].values()) for name in names]
     found = [
@@ -193,11 +195,11 @@ def _changed(main: Measure, baseline: System, other: System) -> dict[str, Any]:
 
 
 def _sample(main: Measure, baseline: System, other: System, key: systems.Key) -> dict[str, Any]:
-    rows = [one.sets[main.set][key] for one in (baseline, other)]
+    rows, by_token = [one.sets[main.set][key] for one in (baseline, other)], main.unit == measures.BY_TOKEN
     return {
         "id": key[0],
         "prompt": rows[0].prompt,
         "reference": rows[0].reference,
         "answers": [row.answer for row in rows],
-        "numbers": [row.numbers[main.field] for row in rows],
+        "numbers": [row.numbers[main.field] / (row.numbers["tokens"] if by_token else 1) for row in rows],
     }

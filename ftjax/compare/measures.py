@@ -33,7 +33,7 @@ KNOWN = {  # in the order of their weight: the first that a set has is what the 
 }
 COSTS = ("tokens", "answer_tokens", "seconds")  # of a row: shown with the costs, not tested
 COUNTS = {"nats": "tokens", "loss": "weight"}  # what a sum or a mean of a row counts by, where the row says it
-RIGHT = "right answers"
+RIGHT, BY_TOKEN, BY_ROW = "right answers", "nats a token", "nats a row"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _measure(name: str, field: str, sets: Mapping[str, Rows], keys: Sequence[Key
         same = all(np.array_equal(counts[0], other) for other in counts) and bool(counts[0].sum())
         sums = values if field == "nats" else {one: value * counts[0] for one, value in values.items()}
         values = {one: paired.of_sums(value, counts[0]) for one, value in sums.items()} if same else values
-        unit = "" if field != "nats" else "nats a token" if same else "nats a row"
+        unit = "" if field != "nats" else BY_TOKEN if same else BY_ROW
     elif all(paired.is_share(column) for column in values.values()):
         label, unit = RIGHT if field == "score" else label, "%"
     prompts = _prompts(next(iter(sets.values())), whole)

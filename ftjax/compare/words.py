@@ -42,8 +42,9 @@ def _points(main: Told, entry: Told, told: Told) -> str:
     if main["field"] == "score":
         what = "exactly right" if checks == {"tasks.exact_match"} else "right"
         return f"answers {span(main, entry)} {more} often {what}"
-    what = "puts pairs in the right order" if main["field"] == "accuracy" else f"reaches {main['label']}"
-    return f"{what} {span(main, entry)} {more} often"
+    if main["field"] == "accuracy":
+        return f"puts pairs in the right order {span(main, entry)} {more} often"
+    return f"has {span(main, entry)} {more} {main['label']}"
 
 
 def _alike(main: Told, told: Told) -> list[str]:

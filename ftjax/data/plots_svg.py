@@ -79,7 +79,8 @@ def plane(points: Mapping[str, tuple[int, float, float, float, float]], *, acros
 
     Where x spans more than a factor of ten it runs in powers of ten, and 0 stands at the left edge.
     """
-    wide, tall = [point[1] for point in points.values()], [end for point in points.values() for end in point[2:]]
+    wide = [point[1] for point in points.values()]
+    tall = [end for point in points.values() for end in point[2:] if math.isfinite(end)]
     above = [one for one in wide if one > 0]
     log = min(wide) >= 0 and len(above) > 1 and max(above) > 10 * min(above)
     x = _Axis(min(above) / 10 if log and min(wide) == 0 else min(wide), max(wide), log=log)
@@ -87,6 +88,7 @@ def plane(points: Mapping[str, tuple[int, float, float, float, float]], *, acros
     parts = [_field(x, y, across, first="0" if min(wide) == 0 else "")]
     for name, (rank, at, value, low, high) in points.items():
         place = f"{x.along(max(at, x.low)):.1f}"
+        low, high = (end if math.isfinite(end) else edge for end, edge in ((low, y.low), (high, y.high)))
         parts.append(
             f'<line x1="{place}" x2="{place}" y1="{y.up(low):.1f}" y2="{y.up(high):.1f}" stroke="{colour(rank)}" '
             f'stroke-width="2"/><circle cx="{place}" cy="{y.up(value):.1f}" r="5" fill="{colour(rank)}">'

@@ -197,3 +197,25 @@ def test_a_comparison_is_written_as_three_files_and_read_back(root, tmp_path):
     assert text.startswith("# weak, strong against base\n\n- weak answers ")
     with pytest.raises(UserError, match="is not empty; give a new folder as --out"):
         outputs.check(tmp_path / "out")
+
+
+def test_a_loss_of_samples_is_that_of_a_token(tmp_path):
+    rows = run_folders.lines([False] * 40, nats=0.5)
+    for row in rows:
+        for side in ("before", "after"):
+            del row[side]["score"]
+    run_folders.write(tmp_path / "a", rows)
+    found = told(["base", tmp_path / "a"])
+    assert found["verdict"][0].startswith("a: loss lower than that of base by 1.4")
+    for one in found["changed"]["a"]["won"]:
+        assert one["numbers"][0] - one["numbers"][1] == pytest.approx(1.5, abs=0.05)
+
+
+def test_three_rows_are_compared_and_called_rough(tmp_path):
+    rows = run_folders.lines([True, False, True])
+    run_folders.write(tmp_path / "a", rows)
+    run_folders.write(tmp_path / "b", rows, summary={"parameters": 9})
+    found = told(["base", tmp_path / "a", tmp_path / "b"])
+    assert found["verdict"][-1] == "all of this rests on 3 rows; fewer than 30 are rough"
+    outputs.write(tmp_path / "out", found)
+    assert "nan" not in (tmp_path / "out" / "index.html").read_text().lower().replace("finance", "")

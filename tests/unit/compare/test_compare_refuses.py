@@ -179,8 +179,27 @@ def test_an_evaluation_on_held_out_rows_is_a_run_of_its_own_by_the_name_of_what_
     assert [one["name"] for one in found["systems"]] == ["base", "first"]
     assert found["cost"]["first"]["trainable_parameters"] == 40_960
     assert found["cost"]["base"]["trainable_parameters"] == 0
-    both = told(["base", first], folders=folders)
-    assert [one["set"] for one in both["metrics"]] == ["held-out", "held-out", "test.jsonl", "test.jsonl"]
+    with pytest.raises(UserError, match="first has held-out already; leave one of the two folders out"):
+        told(["base", first], folders=folders)
+
+
+def test_evaluations_on_other_rows_are_sets_by_the_name_of_their_file_or_of_a_set_that_has_the_same_rows(tmp_path):
+    kept = [
+        run_folders.line(n, before={"nats": 3, "tokens": 3}, after={"nats": 4, "tokens": 3}) for n in range(700, 740)
+    ]
+    one = run_folders.write(tmp_path / "one", ROWS, retention=kept)
+    two = run_folders.write(tmp_path / "two", ROWS)
+    facts = {"model": {}, "data": {"path": "some/test.jsonl"}}
+    folders = [
+        evaluation(tmp_path / f"e{n}", run=run, name="evaluation.json", facts=facts)
+        for n, run in enumerate([one, two, two])
+    ]
+    other = [{**row, "id": row["id"][::-1]} for row in ROWS]
+    for folder, rows in zip(folders, (other, other, kept), strict=True):
+        run_folders.write_lines(folder / "held_out.jsonl", rows)
+    found = told([one, two], folders=folders)
+    assert [one["set"] for one in found["metrics"]] == ["held-out", "held-out", "retention", "test.jsonl", "test.jsonl"]
+    assert found["notes"] == []
 
 
 @pytest.mark.parametrize(
