@@ -19,6 +19,8 @@ def verdict(told: Told) -> list[str]:
             said += _others(one, told["baseline"])
     said += [f"judged by {_judge(one)}: {one['verdict']}" for one in told["judges"]]
     said += [_preferred(one) for one in told["people"]]
+    if told["frontier"] and len(main["values"]) > 2:
+        said.append(_ranked(main))
     for one in told["frontier"]:
         said += _suffices(one, main)
     if main["rows"] < statistics.FEW:
@@ -118,16 +120,22 @@ def _preferred(one: Told) -> str:
     return f"people prefer {a} to {b}: {one['a']} has {ends}"
 
 
+def _ranked(main: Told) -> str:
+    order = sorted(main["values"].items(), key=lambda one: -main["better"] * one[1]["value"])
+    shown = [f"{name} {value(main, one['value'])}" for name, one in order]
+    return f"ranked by {main['label']}: {', '.join(shown)}"
+
+
 def _suffices(one: Told, main: Told) -> list[str]:
-    price = PRICES[one["price"]]
-    if one["bar"] is None and len(one["front"]) == len(one["points"]):
-        return []
+    price, said = PRICES[one["price"]], []
+    if len(one["front"]) < len(one["points"]):
+        said.append(f"on the front of quality against {price}: {', '.join(one['front'])}")
     if one["bar"] is None:
-        return [f"on the front of quality against {price}: {', '.join(one['front'])}"]
+        return said
     end = f"{value(main, one['bar'])} with the {'lower' if main['better'] > 0 else 'upper'} end of its interval"
     if one["smallest"] is None:
-        return [f"no system meets {end}"]
-    return [f"the one with the least {price} that meets {end}: {one['smallest']}"]
+        return [*said, f"no system meets {end}"]
+    return [*said, f"the one with the least {price} that meets {end}: {one['smallest']}"]
 
 
 PRICES = {
