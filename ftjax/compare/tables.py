@@ -85,7 +85,8 @@ def _cost(key: str, value: Any) -> str:
     if value is None:
         return ""
     if key == "devices":
-        return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in value.items())
+        names = {name.partition(":")[2] or name: count for name, count in value.items()}  # "gpu:NVIDIA H100 80GB HBM3"
+        return ", ".join(f"{count} x {name}" if count > 1 else name for name, count in names.items())
     if key.endswith("_bytes") and value < 1e5:
         return f"{value / 1e3:.3g} kB" if value else "0"
     if key.endswith("_bytes"):
