@@ -4,7 +4,7 @@ held_out.jsonl and retention.jsonl have a row a line with what was measured `bef
 summary is made of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import json
 from typing import Any
 
@@ -81,14 +81,18 @@ def paired(
     ]
 
 
-def flipped(folder: Folder, changes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns a few held-out rows that were won and a few that were lost, with their answers where there are any."""
+def flipped(folder: Folder, changes: Mapping[str, Any], seen: Collection[str]) -> list[dict[str, Any]]:
+    """Returns a few held-out rows that were won and a few that were lost, with their answers where there are any.
+
+    Rows whose prompts are `seen` stand elsewhere already.
+    """
     flips = changes.get("held_out", {}).get("flips")
     if not flips:
         return []
     lines = (folder.path / SETS["held_out"]).read_text(encoding="utf-8").splitlines()
-    rows = {row["id"]: row for row in map(json.loads, lines)}
-    shown = [(way, rows[one]) for way in ("won", "lost") for one in flips["ids"][way][:FLIPPED]]
+    rows = [row for row in map(json.loads, lines) if row["prompt"] not in seen]
+    won, lost = (change.flipped(rows, flips["of"], sign)[:FLIPPED] for sign in (1, -1))
+    shown = [*(("won", row) for row in won), *(("lost", row) for row in lost)]
     said = lambda values: values.get("answer", values.get(flips["of"]))
     return [
         {

@@ -319,10 +319,9 @@ def _finish(
     plots.draw(folder.path / "metrics.jsonl", folder.path / "plots")
     out.close(summary)
     folder.done()
-    return summary | {
-        "samples": changed[: c["eval"]["samples"]],
-        "flipped": before_after.flipped(folder, summary["change"]),
-    }
+    shown = changed[: c["eval"]["samples"]]
+    flipped = before_after.flipped(folder, summary["change"], [row["prompt"] for row in shown])
+    return summary | {"samples": shown, "flipped": flipped}
 
 
 def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None:

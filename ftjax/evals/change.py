@@ -98,13 +98,14 @@ def _of_alike(value: float, count: int) -> tuple[float, float]:
 
 def _flips(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     """Returns how many rows have more of a metric after than before, and how many less, with the ids of the first."""
-    gaps = [
-        (row["id"], float(row["after"][name]) - float(row["before"][name]))
-        for row in rows
-        if name in row["before"] and name in row["after"]
-    ]
-    won, lost = ([one for one, gap in gaps if gap * sign > 0] for sign in (1, -1))
+    won, lost = ([row["id"] for row in flipped(rows, name, sign)] for sign in (1, -1))
     return {"of": name, "won": len(won), "lost": len(lost), "ids": {"won": won[:SHOWN], "lost": lost[:SHOWN]}}
+
+
+def flipped(rows: Sequence[Mapping[str, Any]], name: str, sign: int) -> list[Mapping[str, Any]]:
+    """Returns the rows that have more of a metric after than before (`sign` 1), or less (-1)."""
+    both = [row for row in rows if name in row["before"] and name in row["after"]]
+    return [row for row in both if (float(row["after"][name]) - float(row["before"][name])) * sign > 0]
 
 
 def _words(name: str, found: Mapping[str, Any]) -> str:
