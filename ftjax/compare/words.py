@@ -35,7 +35,7 @@ def _against(main: Told, name: str, entry: Told, told: Told) -> str:
     if main["unit"] != "%":
         return f"{name}: {main['label']} {_direction(entry)} than that of {base} by {span(main, entry)} ({p(entry)})"
     flips = f"{entry['gained']} rows won, {entry['lost']} lost"
-    return f"{name} {_points(main, entry, told)} than {base} ({p(entry)}; {entry['of']} rows, {flips})"
+    return f"{name} {_points(main, entry, told)} than {base} ({p(entry)}; {main['rows']} rows, {flips})"
 
 
 def _points(main: Told, entry: Told, told: Told) -> str:
