@@ -3,6 +3,7 @@
 A composition root like `experiment`: `build` checks everything without weights, `measure` reads them.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import math
 from pathlib import Path
@@ -44,6 +45,7 @@ class Evaluation:
     tokenizer: dict[str, Any]  # its fingerprint, and the name of the template
     data_report: report.EncodeReport
     held_out: held_out.HeldOut
+    protocol: dict[str, Any]  # how perplexities are measured: rows on their own, so there is no stride
 
     @property
     def name(self) -> str:
@@ -84,7 +86,13 @@ def build(config: Any) -> Evaluation:
     found = held_out.build(chosen, source, tok, e, length=d["max_length"])
     training_data.check_context(model_config, chosen, found)
     facts = {"fingerprint": tok.fingerprint, "template": written}
-    return Evaluation(c, made, folder, model_config, facts, told, found)
+    protocol = {
+        "context": d["max_length"],
+        "stride": None,
+        "template": made.template or ("the tokenizer's own" if tok.chat_template else None),
+        "counted": d["train_on"],
+    }
+    return Evaluation(c, made, folder, model_config, facts, told, found, protocol)
 
 
 class Found(NamedTuple):
@@ -126,7 +134,16 @@ def facts(x: Evaluation, found: Found) -> dict[str, Any]:
         "data": {"path": x.config["data"]["path"], "report": x.data_report.as_dict()},
         "rows": x.held_out.rows,
         "tokenizer": x.tokenizer,
+        "protocol": x.protocol,
         "metrics": found.measured.numbers,
         "answer_seconds": found.answer_seconds,
         "answer_batch": found.batch,
     }
+
+
+def in_words(protocol: Mapping[str, Any]) -> str:
+    """Returns the protocol as a sentence."""
+    return (
+        f"each row on its own, {protocol['context']} tokens at most, with "
+        f"{protocol['template'] or 'no'} template; counted: {protocol['counted']}"
+    )
