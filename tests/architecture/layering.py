@@ -55,7 +55,19 @@ MAY_IMPORT = {
         "sampling",
     },
     "train": {
-        *("errors", "hosts", "lookup", "tree", "mesh", "data", "losses", "quant", "adapters", "algorithms", "checkpoint"),
+        *(
+            "errors",
+            "hosts",
+            "lookup",
+            "tree",
+            "mesh",
+            "data",
+            "losses",
+            "quant",
+            "adapters",
+            "algorithms",
+            "checkpoint",
+        ),
         *("runs", "evals"),
     },
     "inference": {

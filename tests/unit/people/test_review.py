@@ -285,6 +285,7 @@ def test_a_wrong_command_is_named(file, words, said, run):
     assert status == 2
     assert said in err
     assert err.count("\n") == 1
+    assert list(folder.iterdir()) == [Path(file)]
 
 
 def test_agreement_is_that_of_the_library_on_what_two_said():
