@@ -26,6 +26,7 @@ from ftjax.data import (
     tokenizer,
 )
 from ftjax.errors import UserError
+from ftjax.evals import by_row
 from ftjax.models.config import ModelConfig
 from ftjax.objective import Objective
 
@@ -37,7 +38,7 @@ class Data(NamedTuple):
 
     train: list[list[Any]]  # one list a path
     chosen: list[Any]  # held out
-    source: list[Any]  # the records that these come from, and maybe more
+    source: dict[str, dict[str, Any]]  # the rows that these come from, by their places
     report: Any  # of the first path
     collator: arrays.Collator
     length: int  # of a packed row
@@ -79,15 +80,15 @@ def read(
             encode.encode_file, tok=tok, template_name=name, max_length=d["max_length"], truncation=d["truncation"],
             train_on=d["train_on"],
         )  # fmt: skip
-        records_of: Any = records.read
+        rows_at: Any = records.rows_at
     else:
         encoded = functools.partial(
             candidates.encode_preferences_file, tok=tok, template_name=name, max_length=d["max_length"],
             truncation=d["truncation"], equal=d["equal"], mismatched=objective.mismatched,
         )  # fmt: skip
-        records_of = preferences.read
+        rows_at = preferences.rows_at
     train, chosen, told = _apart(c, encoded)
-    source = records_of(str(e["path"] or d["paths"][0]))
+    source = rows_at(str(e["path"] or d["paths"][0]), [row.where for row in chosen])
     collator, length, whole = arrays.EXAMPLES, d["max_length"], (*itertools.chain(*train), *chosen)
     if objective.data != "rows":
         for row in whole:
@@ -147,12 +148,13 @@ def _stream(
 
 def _prompts(c: Mapping[str, Any], tok: tokenizer.Tokenizer, name: str | None, shard: loader.Shard) -> Data:
     """Returns the prompts of a config, those held out, and the batches, with ordinary text beside them if asked for."""
-    d, length = c["data"], c["data"]["max_length"]
+    d, e, length = c["data"], c["eval"], c["data"]["max_length"]
     encoded = functools.partial(
         prompts.read, tok=tok, made=template.load(name, tok) if name or tok.chat_template else None, max_length=length,
         truncation=d["truncation"], numbers=itertools.count(),
     )  # fmt: skip
     train, chosen, told = _apart(c, encoded)
+    source = records.rows_at(str(e["path"] or d["paths"][0]), [one.where for one in chosen])
     plain = functools.partial(_stream, c, collator=prompts.PROMPTS, layout="padded", length=length, shard=shard)
     stream: Callable[..., Any] = plain
     text: list[encode.Example] = []
@@ -166,31 +168,31 @@ def _prompts(c: Mapping[str, Any], tok: tokenizer.Tokenizer, name: str | None, s
         )  # fmt: skip
         stream = lambda datasets: loader.Beside(plain(datasets), beside, "text")
     whole = _hash((*itertools.chain(*train), *chosen, *text))
-    return Data(train, chosen, [], told, prompts.PROMPTS, length, stream, [], whole)
+    return Data(train, chosen, source, told, prompts.PROMPTS, length, stream, [], whole)
 
 
 def hold_out(
-    data: Data,
-    objective: Objective,
-    tok: tokenizer.Tokenizer,
-    c: Mapping[str, Any],
-    config: ModelConfig,
-    name: str | None,
-) -> Any:
+    data: Data, objective: Objective, tok: tokenizer.Tokenizer, c: Mapping[str, Any], config: ModelConfig
+) -> Any:  # fmt: skip
     """Returns the held-out rows, ready to be measured."""
     if objective.data == "prompts":
-        return held_out_prompts.build(
-            data.chosen, tok, c["eval"], template_name=name, config=config, seed=c["seed"]
-        )  # fmt: skip
+        return held_out_prompts.build(data.chosen, data.source, c["eval"], config=config, seed=c["seed"])
     if objective.data == "rows":
         return held_out.build(data.chosen, data.source, tok, c["eval"], length=c["data"]["max_length"])
+    labels = objective.data == "labels"
+    counts = [len(row.completions) + len(row.mismatched) if labels else len(row.pairs) for row in data.chosen]
+    sizes = [data.collator.size(row) for row in data.chosen]
+    places = loader.eval_places(
+        sizes, layout=c["data"]["layout"], batch_size=c["eval"]["batch_size"], length=data.length
+    )
     return held_out_preferences.build(
         data.chosen,
         data.source,
         tok,
         c["eval"],
         batches=held_batches(data, c),
-        template_name=name,
+        places=by_row.Places(places, np.array(counts)),
+        labels=labels,
         config=config,
         generates=not objective.reward,
         seed=c["seed"],

@@ -137,7 +137,7 @@ def preferences(kind: str, base: Path, data: Path, **changes: Any) -> Any:
     flat = {name.replace("__", "."): value for name, value in changes.items()}
     own = {"data.paths": (str(data),), "eval.path": "", "eval.check": "", "data.batch_size": 8}
     if kind == "dpo":
-        own |= {"eval.text": "", "eval.kl_prompts": 0}
+        own |= {"eval.kl_prompts": 0}
     config = configs.load(f"{ROOT}/configs/smoke/{kind}.py:model={base}")
     return configs.override(config, SMALL | own | flat)
 
@@ -173,7 +173,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_row
     from ftjax import experiment, run
     from ftjax.runs import folder as folders
 
-    config = configs.load(f"{ROOT}/configs/sft/jsonl.py:data={tiny_rows},model={tiny_base},steps=4,exact=true")
+    spec = f"{ROOT}/configs/sft/jsonl.py:data={tiny_rows},model={tiny_base},steps=4,exact=true,retention={tiny_rows}"
+    config = configs.load(spec)
     configs.override(config, SMALL)
     asked: set[str] = set()
     with pytest.MonkeyPatch.context() as patch:

@@ -37,7 +37,8 @@ def finish(path, changes, *, loss=1.0, spec=None):
     (path / "config.json").write_text(json.dumps(made))
     (path / "code.json").write_text("{}")
     numbers = {"before": {"eval_loss": 2.0}, "after": {"eval_loss": loss}, "trainable_share": 0.01, "reason": "done"}
-    (path / "summary.json").write_text(json.dumps(numbers))
+    held = {"score": {"value": 0.5, "p": "NaN"}, "flips": {"ids": {"won": ["a"]}}, "words": "score: higher"}
+    (path / "summary.json").write_text(json.dumps(numbers | {"change": {"held_out": held}}))
     (path / "DONE").write_text("now\n")
 
 
@@ -148,8 +149,9 @@ def test_the_table_has_means_over_seeds_and_the_files_every_number(tmp_path):
     whole = json.loads((tmp_path / "runs" / "table.json").read_text())
     assert [row["numbers"]["after.eval_loss"] for row in whole] == [2, 3, 4, 5]
     cells = (tmp_path / "runs" / "table.csv").read_text().splitlines()
-    assert cells[0] == "run,status,adapter.rank,seed,after.eval_loss,before.eval_loss,trainable_share,note"
-    assert cells[1] == "rank=2+seed=0,done,2,0,2.0,2.0,0.01,"
+    change = ",".join(f"change.held_out.score.{name}" for name in ("p", "value"))
+    assert cells[0] == f"run,status,adapter.rank,seed,after.eval_loss,before.eval_loss,{change},trainable_share,note"
+    assert cells[1] == "rank=2+seed=0,done,2,0,2.0,2.0,nan,0.5,0.01,"
     assert (tmp_path / "runs" / "plot.png").read_bytes()[:4] == b"\x89PNG"
 
 
