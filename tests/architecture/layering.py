@@ -55,8 +55,8 @@ MAY_IMPORT = {
         "sampling",
     },
     "train": {
-        *("errors", "hosts", "lookup", "tree", "mesh", "data", "losses", "quant", "adapters", "algorithms", "checkpoint"),
-        *("runs", "evals"),
+        *("errors", "hosts", "lookup", "tree", "mesh", "data", "losses", "quant", "adapters", "algorithms"),
+        *("checkpoint", "runs", "evals"),
     },
     "inference": {
         *(
