@@ -86,7 +86,7 @@ def again(finished, tmp_path):
 
 def test_a_finished_run_that_is_resumed_writes_the_same_rows_to_the_bit(finished, again):
     """before.json holds its keys in another order than memory."""
-    path, summary, _ = again(lambda known: None)
+    path, summary, _ = again(lambda _: None)
     for name in ("held_out.jsonl", "retention.jsonl"):
         assert (path / name).read_bytes() == (finished.folder / name).read_bytes()
     assert summary["change"] == finished.summary["change"]
