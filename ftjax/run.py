@@ -22,6 +22,7 @@ from ftjax.algorithms import sft
 from ftjax.algorithms.algorithm import frozen
 from ftjax.checkpoint import hf_export, hf_import, peft
 from ftjax.checkpoint.store import Store
+from ftjax.data import used, versions
 from ftjax.errors import UserError
 from ftjax.evals import by_row
 from ftjax.experiment import Experiment
@@ -160,8 +161,11 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
     elif folder.resumed:
         position = 0
     parts = dataclasses.replace(parts, state=state)
-    for name, facts in _inputs(x).items():
+    inputs = _inputs(x)
+    for name, facts in inputs.items():
         folder.json(name, facts)
+    if hosts.is_first():
+        _keep_rows(x, inputs[used.FACTS], folder, say)
     folder.json("tokenizer.json", _tokenizer_facts(x))
     out = writers.make(
         c["log"]["writers"],
@@ -240,6 +244,15 @@ def _inputs(x: Experiment) -> dict[str, dict[str, Any]]:
         },
         **reference.inputs(x),
     }
+
+
+def _keep_rows(x: Experiment, known: dict[str, Any], folder: Folder, say: Callable[[str], None]) -> None:
+    """Adds to what is known of the data which version of each file is read, and writes what becomes of each row."""
+    files, table = used.seen(x.data.sources)
+    for line in used.told(files):
+        say(line)
+    folder.json(used.FACTS, known | {"files": files, "template": versions.template_facts(x.template)})
+    folder.raw(used.ROWS, table.dumped())
 
 
 def check_same(x: Experiment, workdir: Path) -> None:

@@ -10,6 +10,8 @@ import fcntl
 import gc
 import json
 from pathlib import Path
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -123,6 +125,20 @@ def words(spec: str, changes: Mapping[str, Any], path: Path, resume: bool) -> li
     flags = [f"--config.{key}={_text(value)}" for key, value in changes.items()]
     go_on = ["--resume"] if resume else []
     return ["scripts/train.py", "--config", spec, *flags, "--workdir", str(path), *go_on]
+
+
+def train_apart(spec: str, changes: Mapping[str, Any], path: Path, resume: bool) -> None:
+    """Trains one run in a process of its own; what it prints goes to a file beside the run folder."""
+    log = path.with_name(f"{path.name}.log")
+    with log.open("a", encoding="utf-8") as out:
+        command = [sys.executable, *words(spec, changes, path, resume)]
+        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        said = lines[-1].removeprefix("error: ") if done.returncode > 0 and lines else "it was killed"
+        raise UserError(f"{said} (exit status {done.returncode}; {log})")
 
 
 def train_here(spec: str, changes: Mapping[str, Any], path: Path, resume: bool) -> None:

@@ -9,32 +9,12 @@ kill: runs that are done are skipped, the one that was stopped is resumed. A run
 it is tried again by the next call. Exit status 1 when a run failed.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 import shlex
-import subprocess
 import sys
-from typing import Any
 
 from ftjax import config as configs
-from ftjax.errors import UserError
 from scripts import cli
-
-
-def apart(spec: str, changes: Mapping[str, Any], path: Path, resume: bool) -> None:
-    """Trains one run in a process of its own; what it prints goes to a file beside the run folder."""
-    from ftjax import sweep
-
-    log = path.with_name(f"{path.name}.log")
-    with log.open("a", encoding="utf-8") as out:
-        command = [sys.executable, *sweep.words(spec, changes, path, resume)]
-        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
-    if done.returncode == 130:
-        raise KeyboardInterrupt
-    if done.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        said = lines[-1].removeprefix("error: ") if done.returncode > 0 and lines else "it was killed"
-        raise UserError(f"{said} (exit status {done.returncode}; {log})")
 
 
 def main(argv: list[str]) -> int:
@@ -65,7 +45,7 @@ def main(argv: list[str]) -> int:
             flags.config,
             entries,
             common=common,
-            launch=sweep.train_here if flags.here else apart,
+            launch=sweep.train_here if flags.here else sweep.train_apart,
             metric=flags.metric,
             say=report.say,
         )

@@ -3,14 +3,18 @@
 from collections.abc import Iterable, Sequence
 import difflib
 import html
+import itertools
 from pathlib import Path
 import re
 from typing import Any
+
+import numpy as np
 
 from ftjax.data import check, files, plots_svg, rows
 from ftjax.data.checks import _hidden, edge_cases_missing
 
 _FINDINGS = 20  # of a rule on the page
+_PLACES = 4  # lines of one message
 _PAIRS = 8  # of nearly equal rows, side by side
 _ROWS = 3  # longest and shortest
 _CHARACTERS = 700  # of a row
@@ -44,8 +48,12 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--box); bo
   .8rem;
   margin: .3rem 0; font: .88em/1.5 ui-monospace, monospace; }
 mark { background: var(--mark); color: inherit; } svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--soft); font: 12px system-ui, sans-serif; } .bar { fill: var(--bar); } .axis { stroke:
-  var(--line); }
+svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
+@media (max-width: 30rem) { svg text { font-size: 17px; } h1 { font-size: 1.2rem; } }
+.guide .good { color: var(--good); font-weight: 600; } .guide .bad { color: var(--error); font-weight: 600; }
+.flag { white-space: nowrap; font-family: ui-monospace, monospace; } ul { padding-left: 1.2rem; margin: .4rem 0; }
+table.guide { margin: 1rem 0; } .bar { fill: var(--bar); } .axis { stroke:
+  var(--line); } .limit { stroke: var(--error); stroke-dasharray: 4 3; }
 """
 
 
@@ -60,7 +68,7 @@ def write(folder: Path, data: rows.DataFile, report: check.CheckReport) -> None:
 def render(data: rows.DataFile, report: check.CheckReport) -> str:
     """Returns the page."""
     parts = [_head(report), _findings(report), _lengths(report), _topics(data, report), _edge_cases(report)]
-    parts += [_near(data), _extremes(data), _preferences(report)]
+    parts += [_scores(data, report), _near(data), _extremes(data), _preferences(report)]
     title = f"Check of {_safe(report.path)}"
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
@@ -94,12 +102,27 @@ def _head(report: check.CheckReport) -> str:
         tiles["distinct-2"] = f"{said['diversity']['distinct_2']:.2f}"
     shown = "".join(f'<div class="tile"><b class="number">{value}</b>{name}</div>' for name, value in tiles.items())
     what = "preferences" if said["kind"] == "preferences" else "answers to learn from"
-    skipped = ", ".join(f"{name} ({why})" for name, why in said["not_run"].items())
+    skipped = ""
+    for why in sorted(set(said["not_run"].values())):
+        names = ", ".join(name for name, own in said["not_run"].items() if own == why)
+        flag = html.escape(why.removeprefix("needs "))
+        skipped += f" {html.escape(names)}: <span class='flag'>{flag}</span>."
     return (
         f"<h1>{_safe(Path(report.path).name)}</h1>\n<p class='soft'>{_safe(report.path)}, a file of {what}.</p>\n"
         f'<p class="verdict {kind}">{html.escape(said["verdict"])}</p>\n<div class="tiles">{shown}</div>\n'
-        + (f'<p class="soft">Not run: {html.escape(skipped)}.</p>\n' if skipped else "")
+        + _guide(said["guide"])
+        + (f'<p class="soft">Not run, for want of a flag:{skipped}</p>\n' if skipped else "")
     )
+
+
+def _guide(lines: Sequence[dict[str, Any]]) -> str:
+    words = {True: ("yes", "good"), False: ("no", "bad"), None: ("not known", "soft")}
+    shown = "".join(
+        f"<tr><td class='{words[line['kept']][1]}'>{words[line['kept']][0]}</td><td>{_safe(line['rule'])}</td>"
+        f"<td>{_safe(line['found']).replace('_', '_<wbr>')}</td></tr>"
+        for line in lines
+    )
+    return f"<table class='guide'><tr><th>kept</th><th>rule</th><th>found</th></tr>{shown}</table>\n"
 
 
 def _findings(report: check.CheckReport) -> str:
@@ -107,19 +130,29 @@ def _findings(report: check.CheckReport) -> str:
     parts = []
     for name, found in report.by_rule().items():
         rule = known[name]
+        alike: dict[str, list[int | None]] = {}
+        for one in found:
+            alike.setdefault(one.message, []).append(one.line)
         lines = [
-            f"<tr><td class='number'>{'file' if one.line is None else f'line {one.line:,}'}</td>"
-            f"<td>{_safe(one.message)}</td></tr>"
-            for one in found[:_FINDINGS]
+            f"<tr><td class='number'>{_lines(places)}</td><td>{_safe(message)}</td></tr>"
+            for message, places in itertools.islice(alike.items(), _FINDINGS)
         ]
-        more = f"<p class='soft'>{len(found) - _FINDINGS:,} more; data.py check --all names them.</p>"
+        more = f"<p class='soft'>{len(alike) - _FINDINGS:,} more; data.py check --all names them.</p>"
         parts.append(
             f'<details class="{rule.severity}"{" open" if rule.severity == "error" else ""}>'
             f"<summary><b>{name}</b> {rule.severity}, {len(found):,} found</summary>\n"
             f"<p>{html.escape(rule.why)}</p><p><b>What to do:</b> {html.escape(rule.fix)}</p>\n"
-            f"<table>{''.join(lines)}</table>{more if len(found) > _FINDINGS else ''}</details>\n"
+            f"<table>{''.join(lines)}</table>{more if len(alike) > _FINDINGS else ''}</details>\n"
         )
     return f"<h2>Findings</h2>\n{''.join(parts) or '<p>None.</p>'}"
+
+
+def _lines(places: Sequence[int | None]) -> str:
+    """Returns where a message was found: the line, or the first lines of several, one below the other."""
+    if places[0] is None:
+        return "file"
+    shown = "<br>".join(f"line {place:,}" for place in places[:_PLACES])
+    return shown + (f"<br>and {len(places) - _PLACES:,} more" if len(places) > _PLACES else "")
 
 
 def _lengths(report: check.CheckReport) -> str:
@@ -152,11 +185,12 @@ def _topics(data: rows.DataFile, report: check.CheckReport) -> str:
         for rank, (name, share) in enumerate(zip(found.names, found.shares, strict=True))
     ]
     labels = [data.samples[n].asked or data.samples[n].answer for n in found.looked_at]
+    like = "that the model takes for alike (its embeddings)" if found.by_model else "with like words (TF-IDF)"
     near = ", ".join(f"{key} {value:.2f}" for key, value in report.summary["nearest_neighbour"].items())
     shown = plots_svg.scatter(found.place, found.cluster, [_safe(label[:80]) for label in labels])
     return (
-        f"<h2>Topics</h2>\n<div class='columns'><div>{shown}<p class='soft'>A row is a point; rows with like words are "
-        f"close. Distance to the nearest row (0 is equal): {near}.</p></div>"
+        f"<h2>Topics</h2>\n<div class='columns'><div>{shown}<p class='soft'>A row is a point; rows {like} "
+        f"are close. Distance to the nearest row (0 is equal): {near}.</p></div>"
         "<div><table><tr><th></th><th>words of the cluster</th><th>rows</th></tr>"
         f"{''.join(lines[:12])}</table></div></div>\n"
     )
@@ -171,6 +205,28 @@ def _edge_cases(report: check.CheckReport) -> str:
         for name, count in report.summary["edge_cases"].items()
     ]
     return f"<h2>Edge cases</h2>\n<table><tr><th>rows</th><th>kind</th></tr>{''.join(lines)}</table>\n"
+
+
+def _scores(data: rows.DataFile, report: check.CheckReport) -> str:
+    """Returns what a model says of the rows: sentences, how likely the answers are, the hardest and the easiest."""
+    if "scores" not in report.summary:
+        return ""
+    said = report.summary["scores"]
+    if "not_used" in said:
+        return f"<h2>Scores</h2>\n<p>Not used: {_safe(said['not_used'])}</p>\n"
+    own = np.flatnonzero([row.record is not None for row in data.rows])
+    nll = data.scores.values["nll_per_token"][own]
+    order = [n for n in np.argsort(-nll, kind="stable").tolist() if np.isfinite(nll[n])]
+    lines = "".join(f"<li>{_safe(line)}</li>" for line in said["told"])
+    if not order:
+        return f"<h2>Scores</h2>\n<ul>{lines}</ul>\n"
+    few = min(_ROWS, max(len(order) // 2, 1))
+    return (
+        f"<h2>Scores</h2>\n<p class='soft'>By {_safe(str(said['model']))}.</p><div class='columns'><ul>{lines}</ul>"
+        f"<div><h3>NLL of the answers, nats a token</h3>{plots_svg.numbers(nll)}</div></div>\n"
+        f"<div class='columns'><div><h3>the hardest</h3>{_texts(data, order[:few], nll)}</div>"
+        f"<div><h3>the easiest</h3>{_texts(data, order[: -few - 1 : -1], nll)}</div></div>\n"
+    )
 
 
 def _near(data: rows.DataFile) -> str:
@@ -204,16 +260,17 @@ def _extremes(data: rows.DataFile) -> str:
     order = sorted(range(len(data.texts)), key=lambda n: len(data.texts[n]))
     if len(order) < 2 * _ROWS:
         return ""
+    longest, shortest = (_texts(data, chosen, None) for chosen in (order[: -_ROWS - 1 : -1], order[:_ROWS]))
     return (
-        f"<h2>Rows</h2>\n<div class='columns'><div><h3>the longest</h3>{_texts(data, order[: -_ROWS - 1 : -1])}</div>"
-        f"<div><h3>the shortest</h3>{_texts(data, order[:_ROWS])}</div></div>\n"
+        f"<h2>Rows</h2>\n<div class='columns'><div><h3>the longest</h3>{longest}</div>"
+        f"<div><h3>the shortest</h3>{shortest}</div></div>\n"
     )
 
 
-def _texts(data: rows.DataFile, chosen: Iterable[int]) -> str:
+def _texts(data: rows.DataFile, chosen: Iterable[int], nll: np.ndarray | None) -> str:
+    size = lambda n: f"{len(data.texts[n]):,} characters" if nll is None else f"{nll[n]:.3f} nats a token"
     return "".join(
-        f"<p class='soft'>line {data.readable[n].line:,}, {len(data.texts[n]):,} characters</p>"
-        f"<pre>{_safe(_cut(data.texts[n]))}</pre>"
+        f"<p class='soft'>line {data.readable[n].line:,}, {size(n)}</p><pre>{_safe(_cut(data.texts[n]))}</pre>"
         for n in chosen
     )
 
