@@ -57,14 +57,23 @@ def measured(x: Experiment, known: Mapping[str, Any]) -> list[str]:
     return [name for name in sets(x) if name == "held_out" or name in known.get("rows", {})]
 
 
-def leave(x: Experiment, known: Mapping[str, Any], after: Both, folder: Folder) -> dict[str, Any]:
-    """Returns `change` of the summary by set, with the rows that it is made of written; empty for an older run."""
-    changes = {}
-    for name in known.get("rows", {}):
-        rows = paired(sets(x)[name].told, known["rows"][name], after[name].rows)
-        folder.text(SETS[name], "".join(json.dumps(atomic.strict(row)) + "\n" for row in rows))
-        changes[name] = change.of(rows, seed=x.config["seed"])
-    return changes
+def both(x: Experiment, known: Mapping[str, Any], after: Both) -> dict[str, list[dict[str, Any]]]:
+    """Returns the lines of held_out.jsonl and retention.jsonl, by set; none for a run of an older ftjax."""
+    return {
+        name: paired(sets(x)[name].told, rows, after[name].rows)
+        for name, rows in known.get("rows", {}).items()
+    }  # fmt: skip
+
+
+def leave(rows: Mapping[str, Sequence[Mapping[str, Any]]], folder: Folder) -> None:
+    """Writes held_out.jsonl and retention.jsonl."""
+    for name, lines in rows.items():
+        folder.text(SETS[name], "".join(json.dumps(atomic.strict(line)) + "\n" for line in lines))
+
+
+def changed(rows: Mapping[str, Sequence[Mapping[str, Any]]], seed: int) -> dict[str, Any]:
+    """Returns `change` of the summary."""
+    return {name: change.of(lines, seed=seed) for name, lines in rows.items()}
 
 
 def paired(
@@ -74,14 +83,16 @@ def paired(
     return [
         {
             **one._asdict(),
-            "before": {name: value for name, value in old.items() if name != "id"},
-            "after": dict(new),
+            "before": {name: old[name] for name in sorted(old) if name != "id"},  # as before.json has them
+            "after": {name: new[name] for name in sorted(new)},
         }
         for one, old, new in zip(told, before, after, strict=True)
     ]
 
 
-def flipped(folder: Folder, changes: Mapping[str, Any], seen: Collection[str]) -> list[dict[str, Any]]:
+def flipped(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]], changes: Mapping[str, Any], seen: Collection[str]
+) -> list[dict[str, Any]]:
     """Returns a few held-out rows that were won and a few that were lost, with their answers where there are any.
 
     Rows whose prompts are `seen` stand elsewhere already.
@@ -89,9 +100,8 @@ def flipped(folder: Folder, changes: Mapping[str, Any], seen: Collection[str]) -
     flips = changes.get("held_out", {}).get("flips")
     if not flips:
         return []
-    lines = (folder.path / SETS["held_out"]).read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if row["prompt"] not in seen]
-    won, lost = (change.flipped(rows, flips["of"], sign)[:FLIPPED] for sign in (1, -1))
+    others = [row for row in rows["held_out"] if row["prompt"] not in seen]
+    won, lost = (change.flipped(others, flips["of"], sign)[:FLIPPED] for sign in (1, -1))
     shown = [*(("won", row) for row in won), *(("lost", row) for row in lost)]
     said = lambda values: values.get("answer", values.get(flips["of"]))
     return [

@@ -118,7 +118,7 @@ def build(
         **form,
     )
     sizes = [len(one.ids) for one in examples]
-    items = [_item(one, records.from_row(source[one.where], one.where), tok) for one in examples]
+    items = [item(one, records.from_row(source[one.where], one.where), tok) for one in examples]
     if check and items:
         try_check(check, section["check"], items[0], examples[0].where)
     return HeldOut(
@@ -161,7 +161,7 @@ def _unmarked(row: Mapping[str, Any], prediction: str) -> float:
     return math.nan
 
 
-def _item(example: encode.Example, record: records.Record, tok: tokenizer.Tokenizer) -> tasks.Item:
+def item(example: encode.Example, record: records.Record, tok: tokenizer.Tokenizer) -> tasks.Item:
     """Returns the question that an example's last answer replies to."""
     trained = np.flatnonzero(example.mask)
     first = last = int(trained[-1])
@@ -170,8 +170,10 @@ def _item(example: encode.Example, record: records.Record, tok: tokenizer.Tokeni
     decode = lambda ids: tok.decode(ids.tolist(), skip_special=True).strip()
     reference = decode(example.ids[first : last + 1])
     if isinstance(record, records.Conversation):
-        messages = [{"role": m.role, "content": m.content} for m in record.messages]
-        prompt = next((m.content for m in reversed(record.messages) if m.role == "user"), "")
+        answered = [n for n, turn in enumerate(record.messages) if turn.role == "assistant" and turn.weight]
+        turns = record.messages[: answered[-1] + 1] if answered else record.messages  # not what somebody says after it
+        messages = [{"role": m.role, "content": m.content} for m in turns]
+        prompt = next((m.content for m in reversed(turns) if m.role == "user"), "")
     else:
         prompt = decode(example.ids[:first])
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reference}]

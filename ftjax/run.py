@@ -22,6 +22,7 @@ from ftjax.algorithms import sft
 from ftjax.algorithms.algorithm import frozen
 from ftjax.checkpoint import hf_export, hf_import, peft
 from ftjax.checkpoint.store import Store
+from ftjax.data import used, versions
 from ftjax.errors import UserError
 from ftjax.evals import by_row
 from ftjax.experiment import Experiment
@@ -160,8 +161,11 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
     elif folder.resumed:
         position = 0
     parts = dataclasses.replace(parts, state=state)
-    for name, facts in _inputs(x).items():
+    inputs = _inputs(x)
+    for name, facts in inputs.items():
         folder.json(name, facts)
+    if hosts.is_first():
+        _keep_rows(x, inputs[used.FACTS], folder, say)
     folder.json("tokenizer.json", _tokenizer_facts(x))
     out = writers.make(
         c["log"]["writers"],
@@ -242,6 +246,15 @@ def _inputs(x: Experiment) -> dict[str, dict[str, Any]]:
     }
 
 
+def _keep_rows(x: Experiment, known: dict[str, Any], folder: Folder, say: Callable[[str], None]) -> None:
+    """Adds to what is known of the data which version of each file is read, and writes what becomes of each row."""
+    files, table = used.seen(x.data.sources)
+    for line in used.told(files):
+        say(line)
+    folder.json(used.FACTS, known | {"files": files, "template": versions.template_facts(x.template)})
+    folder.raw(used.ROWS, table.dumped())
+
+
 def check_same(x: Experiment, workdir: Path) -> None:
     """Raises where the base or the data of the run in `workdir` is not what it was started with; writes nothing."""
     for name, facts in _inputs(x).items():
@@ -298,6 +311,7 @@ def _finish(
     if c["checkpoint"]["use"] == "best" and best is not None and best != used:
         state, used = store.restore(best, parts.state)[0], best
     found = measure(parts, state, before_after.measured(x, before))
+    rows = before_after.both(x, before, found)
     changed = [
         {"prompt": old["prompt"], "reference": old["reference"], "before": old["answer"], "after": new.prediction}
         | ({"score_before": old["score"], "score_after": new.score} if "score" in old else {})
@@ -310,7 +324,7 @@ def _finish(
         "checkpoint": used,
         "before": before["metrics"],
         "after": before_after.numbers(found),
-        "change": before_after.leave(x, before, found, folder),
+        "change": before_after.changed(rows, c["seed"]),
         "rows": x.held_out.rows,
         **({"retention_rows": x.retention.rows} if x.retention is not None and "retention" in found else {}),
         "num_tokens": progress.tokens,
@@ -323,6 +337,7 @@ def _finish(
         **clock.memory(),
     }
     folder.summary(summary)
+    before_after.leave(rows, folder)
     _save_result(parts, folder, state)
     if x.objective.reward:
         summary |= reward_report.leave(x, parts.base, state.trainable, folder)
@@ -333,7 +348,7 @@ def _finish(
     out.close(summary)
     folder.done()
     shown = changed[: c["eval"]["samples"]]
-    flipped = before_after.flipped(folder, summary["change"], [row["prompt"] for row in shown])
+    flipped = before_after.flipped(rows, summary["change"], [row["prompt"] for row in shown])
     return summary | {"samples": shown, "flipped": flipped}
 
 

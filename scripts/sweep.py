@@ -10,7 +10,6 @@ and does not stop the others; it is tried again by the next call. At the end com
 (scripts/compare.py) against --baseline, by default the first run that is done. Exit status 1 when a run failed.
 """
 
-import functools
 from pathlib import Path
 import shlex
 import sys
@@ -50,7 +49,7 @@ def main(argv: list[str]) -> int:
             print(shlex.join(["python", *words]))
         return 0
     experiment.use_compilation_cache()
-    train = functools.partial(sweep.here, launch=sweep.train_here) if flags.here else sweep.Apart(flags.run)
+    train = sweep.in_this_process if flags.here else sweep.Apart(flags.run)
     try:
         rows = sweep.sweep(
             folder, flags.config, entries, common=common, train=train, metric=flags.metric, say=report.say

@@ -60,7 +60,7 @@ def _thirds(what: str, lengths: Sequence[int]) -> list[Slice]:
 
 
 def _clusters(prompts: Sequence[str]) -> list[Slice]:
-    found = topics.find(prompts)
+    found = topics.find(prompts, None)
     if found is None:
         return []
     names = [f"{rank + 1}: {name}" if name else f"{rank + 1}" for rank, name in enumerate(found.names)]

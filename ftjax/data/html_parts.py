@@ -40,8 +40,12 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--box); bo
   .8rem;
   margin: .3rem 0; font: .88em/1.5 ui-monospace, monospace; }
 mark { background: var(--mark); color: inherit; } svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--soft); font: 12px system-ui, sans-serif; } .bar { fill: var(--bar); } .axis { stroke:
-  var(--line); }
+svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
+@media (max-width: 30rem) { svg text { font-size: 17px; } h1 { font-size: 1.2rem; } }
+.guide .good { color: var(--good); font-weight: 600; } .guide .bad { color: var(--error); font-weight: 600; }
+.flag { white-space: nowrap; font-family: ui-monospace, monospace; }
+table.guide { margin: 1rem 0; } .bar { fill: var(--bar); } .axis { stroke: var(--line); }
+.limit { stroke: var(--error); stroke-dasharray: 4 3; }
 """
 
 

@@ -1,7 +1,8 @@
-"""Small plots as SVG text for pages without scripts: a histogram, a map of points, curves, intervals, points of two
-quantities. Labels come escaped."""
+"""Small plots as SVG text for pages without scripts: histograms, a map of points, curves, intervals, points of two
+quantities; and files of several panels. Labels of what stands on a page come escaped."""
 
 from collections.abc import Mapping, Sequence
+import html
 import math
 
 import numpy as np
@@ -11,6 +12,11 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 _GREY = "#9aa3ad"
 _WIDTH, _HEIGHT, _BELOW = 480, 190, 26
 _POINTS = 1500  # on a map
+_BARS = 24  # of a histogram of numbers that are not whole
+_STYLE = (  # of a file that stands alone; a page has its own
+    "text{font:12px system-ui,sans-serif;fill:#5b6470}text.title{font-weight:bold;fill:#1c2024}"
+    ".bar{fill:#4c7fb8}.axis{stroke:#dfe3e8}"
+)
 _ON_A_CURVE, _FEW = 300, 30  # points of a line; with so few each has a mark
 _LEFT, _ROW = 52, 26  # room for the numbers of an axis; height of an interval
 Curve = Sequence[tuple[float, float]]
@@ -31,14 +37,52 @@ def histogram(bins: Sequence[tuple[int, int, int]], *, limit: int | None) -> str
         )
     if limit is not None and left < limit < right:
         x = (limit - left) * scale
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_HEIGHT}" stroke="#b3261e" stroke-dasharray="4 3"/>')
-    ends = (
-        f'<text x="0" y="{_HEIGHT + 18}">{left:,}</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT + 18}" text-anchor="end">{right - 1:,}</text>'
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_HEIGHT}" class="limit"/>')
+    inside = "".join([*parts, _frame(f"{left:,}", f"{right - 1:,}", most)])
+    return _svg(_WIDTH, _HEIGHT + _BELOW, "histogram", inside)
+
+
+def _frame(left: str, right: str, most: int) -> str:
+    """Returns the axis of a histogram, its two ends, and how high it is."""
+    return (
+        f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}"/>'
+        f'<text x="0" y="{_HEIGHT + 18}">{left}</text>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT + 18}" text-anchor="end">{right}</text>'
         f'<text x="{_WIDTH}" y="12" text-anchor="end">highest bar: {most:,} rows</text>'
     )
-    axis = f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}"/>'
-    return _svg(_WIDTH, _HEIGHT + _BELOW, "histogram", "".join([*parts, axis, ends]))
+
+
+def bars(values: np.ndarray) -> str:
+    """Returns the bars of a histogram of the numbers that are finite, with the range below: what is inside an SVG."""
+    finite = values[np.isfinite(values)]
+    counts, edges = np.histogram(finite, bins=_BARS)
+    most, wide = int(counts.max()), _WIDTH / _BARS
+    parts = []
+    for n, count in enumerate(counts.tolist()):
+        height = (_HEIGHT - 18) * count / most
+        parts.append(
+            f'<rect class="bar" x="{n * wide + 0.5:.1f}" y="{_HEIGHT - height:.1f}" width="{wide - 1:.1f}" '
+            f'height="{height:.1f}"><title>{edges[n]:.3g} to {edges[n + 1]:.3g}: {count:,} rows</title></rect>'
+        )
+    return "".join([*parts, _frame(f"{edges[0]:.3g}", f"{edges[-1]:.3g}", most)])
+
+
+def numbers(values: np.ndarray) -> str:
+    """Returns the histogram of the numbers that are finite, for a page."""
+    return _svg(_WIDTH, _HEIGHT + _BELOW, "histogram", bars(values))
+
+
+def panels(shown: Mapping[str, str]) -> str:
+    """Returns an SVG file of panels by their titles, one below the other."""
+    height = _HEIGHT + _BELOW + 34
+    head = lambda title: f'<text class="title" y="-8">{html.escape(title)}</text>'
+    inside = "".join(
+        f'<g transform="translate(12 {n * height + 24})">{head(title)}{one}</g>'
+        for n, (title, one) in enumerate(shown.items())
+    )
+    size = f'viewBox="0 0 {_WIDTH + 24} {height * len(shown)}" width="{_WIDTH + 24}" height="{height * len(shown)}"'
+    paper = '<rect width="100%" height="100%" fill="#fff"/>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><style>{_STYLE}</style>{paper}{inside}</svg>\n'
 
 
 def scatter(place: np.ndarray, cluster: np.ndarray, labels: Sequence[str]) -> str:

@@ -228,10 +228,12 @@ def text(value: Any, name: str, where: str) -> str:
         value = "".join(parts)
     if not isinstance(value, str):
         raise errors.UserError(f"{where}: {name} must be text, not {type(value).__name__}")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    try:
+        value.encode()  # a hundred times as fast as looking at each character
+    except UnicodeEncodeError:
         raise errors.UserError(
             f"{where}: {name} holds half of a surrogate pair, which no UTF-8 text can; mend the escape"
-        )
+        ) from None
     return value
 
 

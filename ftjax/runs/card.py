@@ -101,14 +101,17 @@ def of_run(folder: Path, kind: str, origin: str | None = None) -> str:
     `origin` says what was done to it since; then the metrics are those before. `kind` is `adapter` or `merged`.
     """
     read = lambda name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    config, base, summary = read("config"), read("base"), read("summary")
+    config, base, summary, known = read("config"), read("base"), read("summary"), read("data")
+    named = list(config["data"]["paths"])
+    if "files" in known:  # an older ftjax kept no versions
+        named = [f"{one['path']} (version `{one['hash'][:12]}`)" for one in known["files"] if one["path"] in named]
     kind = f"reward_{kind}" if summary.get("reward_model") else kind
     return model_card(
         title=folder.absolute().name,
         kind=kind,
         base=config["model"]["path"],
         base_hash=base["hash"],
-        data=f"{', '.join(config['data']['paths'])}; SHA-256 of its tokens `{read('data')['hash']}`",
+        data=f"{', '.join(named)}; SHA-256 of its tokens `{known['hash']}`",
         template=read("tokenizer")["template"] or "none",
         command=(folder / "command.sh").read_text(encoding="utf-8").splitlines()[-1],
         metrics=[

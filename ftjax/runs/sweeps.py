@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ftjax.runs import atomic, plots
 
 SEED = "seed"
+_LABEL = 40  # characters
 MEASURES = {  # of a summary: path in it, and the head of the column
     "before.eval_loss": "loss before",
     "after.eval_loss": "loss after",
@@ -116,7 +117,7 @@ def draw(rows: Sequence[Row], path: Path, *, metric: str) -> None:
             values = entry.values(metric)
             axes.plot(values, [place] * len(values), "o", color=plots.BLUE, alpha=0.5)
             axes.plot([entry.mean(metric)], [place], "|", color=plots.ORANGE, markersize=16, markeredgewidth=2)
-        axes.set_yticks(range(len(groups)), [entry.label for entry in groups])
+        axes.set_yticks(range(len(groups)), [_end(entry.label) for entry in groups])
         axes.invert_yaxis()
         plots.label(axes, f"{metric}, a dot a seed", metric, "")
     else:
@@ -151,6 +152,11 @@ def _lines(axes: Any, groups: Sequence[Group], axis: str, metric: str) -> None:
     _cut(axes, [(entry.changes[axis], entry.mean(metric)) for entry in groups])
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _end(label: str) -> str:
+    """Returns the end of a label, where paths differ, as long as a picture has room for."""
+    return label if len(label) <= _LABEL else f"…{label[-_LABEL:]}"
 
 
 def _cut(axes: Any, points: Sequence[tuple[float, float]]) -> None:

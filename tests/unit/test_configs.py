@@ -57,6 +57,7 @@ ARGUMENTS = {
     "configs/repro/lora_vs_full.py": ("", "model={base},data={rows},eval={rows},bleu"),
     "configs/repro/qlora_vs_lora.py": ("", "model={base},data={rows},eval={rows}"),
     "configs/repro/rslora.py": ("model={base},data={rows},eval={rows},retention={rows}",),
+    "configs/repro/selection.py": ("model={base},data={rows},eval={rows}",),
     "configs/repro/s1_base.py": ("model={base},data={rows},eval={rows}",),
     "configs/repro/s1_qlora.py": ("model={base},data={rows},eval={rows},retention={rows}",),
     "configs/repro/s1_lora.py": ("model={base},data={rows},eval={rows},retention={rows}",),
