@@ -149,8 +149,8 @@ def _of_evaluation(folder: Path) -> System:
     read_sets = _sets(folder, "after")
     if HELD_OUT not in read_sets:
         raise UserError(
-            f"{folder} has no held_out.jsonl, its numbers row by row: it is of one long text, or of an older ftjax; measure "
-            "again with configs/eval/held_out.py"
+            f"{folder} has no held_out.jsonl, its numbers row by row: it is of one long text, or of an older ftjax; "
+            "measure again with configs/eval/held_out.py"
         )
     config, told = facts(folder / "config.json"), facts(folder / "evaluation.json")
     asked = config.get("model", {})
