@@ -83,8 +83,8 @@ def paired(
     return [
         {
             **one._asdict(),
-            "before": {name: value for name, value in old.items() if name != "id"},
-            "after": dict(new),
+            "before": {name: old[name] for name in sorted(old) if name != "id"},  # as before.json has them
+            "after": {name: new[name] for name in sorted(new)},
         }
         for one, old, new in zip(told, before, after, strict=True)
     ]

@@ -77,7 +77,8 @@ def counter(model: Model) -> Callable[[str], int]:
 
 def known_by(row: Mapping[str, Any], prompt: str, reference: str | None) -> by_row.Told:
     """Returns what a row is known by, which is the same wherever it stands; `row` is as its file has it."""
-    return by_row.Told(versions.row_hash(dict(row))[:16], prompt, reference)
+    task = row.get("task")
+    return by_row.Told(versions.row_hash(dict(row))[:16], prompt, reference, None if task is None else str(task))
 
 
 def units(examples: Sequence[encode.Example], tok: tokenizer.Tokenizer) -> perplexity.Units:

@@ -64,10 +64,17 @@ def write_rows(path: Path, found: list[dict]) -> Path:
     return path
 
 
-def write_base(folder: Path, *, template: str | None = TEMPLATE, seed: int = 0, extra_tokens: int = 0) -> Path:
+def write_base(
+    folder: Path,
+    *,
+    template: str | None = TEMPLATE,
+    seed: int = 0,
+    extra_tokens: int = 0,
+    shape: dict[str, Any] | None = None,
+) -> Path:
     """Writes a random Llama with a byte-level tokenizer and returns its folder.
 
-    `extra_tokens` adds tokens to the tokenizer that the embedding has no rows for.
+    `extra_tokens` adds tokens to the tokenizer that the embedding has no rows for; `shape` changes what is in `SHAPE`.
     """
     folder.mkdir(parents=True)
     core = tokenizers.Tokenizer(models.BPE())
@@ -78,7 +85,8 @@ def write_base(folder: Path, *, template: str | None = TEMPLATE, seed: int = 0, 
         vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     core.train_from_iterator([m["content"] for row in rows(64) for m in row["messages"]], trainer)
-    shape = {**SHAPE, "vocab_size": core.get_vocab_size(), "eos_token_id": 2, "pad_token_id": 0, "dtype": "float32"}
+    shape = {**SHAPE, **(shape or {}), "vocab_size": core.get_vocab_size(), "dtype": "float32"}
+    shape |= {"eos_token_id": 2, "pad_token_id": 0}
     core.add_tokens([f"<more{number}>" for number in range(extra_tokens)])
     core.save(str(folder / "tokenizer.json"))
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|pad|>"}

@@ -29,6 +29,7 @@ class Told(NamedTuple):
     id: str  # the first 16 digits of the hash of its source
     prompt: str
     reference: str | None
+    task: str | None  # as its column says, where there is one
 
 
 class Places(NamedTuple):

@@ -54,6 +54,7 @@ MAY_IMPORT = {
         *("errors", "hosts", "lookup", "tree", "data", "assets", "verify", "losses", "adapters", "nn", "models"),
         "sampling",
     },
+    "compare": {"errors", "config", "data", "runs", "evals"},
     "train": {
         *(
             "errors",
@@ -171,7 +172,7 @@ ONLY_AT = {
 }
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 JAX_FREE = {
-    *("errors", "lookup", "disk", "config", "data", "data.loader", "assets", "assets.vocabulary"),
+    *("errors", "lookup", "disk", "config", "data", "data.loader", "assets", "assets.vocabulary", "compare"),
     *("verify", "rl.calls", "rl.processes", "rl.rewards", "rl.scores"),
 }
 STANDARD_LIBRARY_ONLY = {"errors", "lookup", "disk", "assets"}

@@ -84,6 +84,15 @@ def again(finished, tmp_path):
     return make
 
 
+def test_a_finished_run_that_is_resumed_writes_the_same_rows_to_the_bit(finished, again):
+    """before.json holds its keys in another order than memory."""
+    path, summary, _ = again(lambda _: None)
+    for name in ("held_out.jsonl", "retention.jsonl"):
+        assert (path / name).read_bytes() == (finished.folder / name).read_bytes()
+    assert summary["change"] == finished.summary["change"]
+    assert (path / "DONE").exists()
+
+
 def test_a_run_of_an_older_ftjax_comes_to_its_end_and_says_what_it_does_not_know(again):
     def older(known):
         del known["rows"]

@@ -50,6 +50,7 @@ ARGUMENTS = {
     "configs/grpo/world_sums.py": ("", "method=rloo,debug"),
     "configs/sft/full.py": ("", "data={rows},model={base}"),
     "configs/sweeps/lora.py": ("", "data={rows},model={base}"),
+    "configs/sweeps/sizes.py": ("", "bases={base};base,steps=5", "bases={base},data={rows},eval={rows},exact=true"),
     "configs/dpo/world.py": ("", "debug,loss=simpo"),
     "configs/sweeps/preferences.py": ("", "labels=true"),
     "configs/grpo/smollm2_gsm8k.py": ("data={sums},model={base},debug",),

@@ -1,5 +1,6 @@
 """A sweep runs what is missing, goes on past a failure, and puts everything into one table."""
 
+import functools
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 from ftjax import config as configs
 from ftjax import sweep
 from ftjax.errors import UserError
+from ftjax.runs import folder as folders
 from ftjax.runs import sweeps
 from tests import bases
 
@@ -48,9 +50,10 @@ class Launches:
     def __init__(self, *, fails=(), stops=()):
         self.fails, self.stops, self.calls = fails, stops, []
 
-    def __call__(self, spec, changes, path, resume):
-        assert spec.endswith("some.py")
-        self.calls.append((path.name, resume))
+    def __call__(self, job):
+        path, changes = job.path, job.changes
+        assert job.spec.endswith("some.py")
+        self.calls.append((path.name, folders.started(path)))
         if path.name in self.stops:
             path.mkdir(parents=True)
             for name in ("config.json", "code.json"):
@@ -65,7 +68,8 @@ def swept(tmp_path, launch, said=None, **more):
     spec = config_file(tmp_path)
     say = (said if said is not None else []).append
     settings = {"common": {}, "metric": "no such number, no plot"} | more
-    return sweep.sweep(tmp_path / "runs", spec, sweep.plan(spec, {}), launch=launch, say=say, **settings)
+    train = functools.partial(sweep.here, launch=launch)
+    return sweep.sweep(tmp_path / "runs", spec, sweep.plan(spec, {}), train=train, say=say, **settings)
 
 
 NAMES = [f"rank={rank}+seed={seed}" for rank in (2, 4) for seed in (0, 1)]
