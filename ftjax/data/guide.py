@@ -1,15 +1,17 @@
 """A data file held against what makes fine-tuning succeed: rule by rule, in words, kept or not or not known.
 
-The rules: enough good examples, diverse, consistent, edge cases included, not what the model does already, and a
-version to come back to. What is counted comes from the summary of `check`.
+The rules: enough good examples, diverse, consistent, edge cases included, not what the model does already, reviewed by
+people, and a version to come back to. What is counted comes from the summary of `check`.
 """
 
 from collections.abc import Mapping, Sequence
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ftjax.data import rows, versions
+from ftjax.data import files, rows, versions
 from ftjax.data.checks import _text, fewer_than_50, fewer_than_500
 
 _CONSISTENT = (
@@ -18,6 +20,7 @@ _CONSISTENT = (
 )
 _ONCE = ("duplicate_rows", "near_duplicates", "in_evaluation")
 _DIVERSE = ("one_cluster", "low_diversity")
+DECISIONS = ".decisions.jsonl"  # the ending of what `data.py review --export` writes beside the reviewed file
 _HANDLED = 0.1  # share of rows that the model answers already, from which they are worth leaving out
 
 
@@ -46,6 +49,7 @@ def judged(data: rows.DataFile, summary: Mapping[str, Any], errors: Sequence[str
         _edge_cases(summary),
         _of_rules("each row once", rules, _ONCE, "no row is there twice, or nearly"),
         _handled(data),
+        _reviewed(data),
         versioned(data),
     ]
 
@@ -83,6 +87,23 @@ def _handled(data: rows.DataFile) -> Line:
         return Line(rule, None, "data.py score asks a model")
     done = int(known.sum())
     return Line(rule, done <= _HANDLED * len(known), f"{done:,} of {len(known):,} rows are answered right before")
+
+
+def _reviewed(data: rows.DataFile) -> Line:
+    """Returns whether people decided on every row, as what `data.py review --export` wrote beside the file says."""
+    rule, place = "every example reviewed", Path(data.path.removesuffix(".jsonl") + DECISIONS)
+    if not place.exists():
+        return Line(rule, None, "data.py review asks people")
+    try:
+        told = [json.loads(text) for _, text in files.lines(place)]
+        left = [one for one in told if one["written"] is not None]
+        decided = sum(one["decision"] in ("accept", "edit") for one in left)
+        names = sorted({name for one in left for name in one["by"]})
+    except (ValueError, KeyError, TypeError) as bad:
+        return Line(rule, None, f"{place} cannot be read ({bad})")
+    if len(left) != len(data.rows):
+        return Line(rule, False, f"{place.name} is of {len(left):,} rows; the file has other ones now")
+    return Line(rule, decided == len(left), f"{decided:,} of {len(left):,} rows, by {', '.join(names) or 'nobody'}")
 
 
 def versioned(data: rows.DataFile) -> Line:

@@ -1,6 +1,7 @@
 """What check, its page and split make of scores that lie beside a file: only of scores of just these rows."""
 
 import json
+from pathlib import Path
 import re
 
 import numpy as np
@@ -170,3 +171,25 @@ def test_the_guide_says_of_each_rule_whether_it_is_kept(written, tmp_path):
     with open(path, "ab") as stream:
         stream.write(b"\n")  # the same rows
     assert guide(checked(path)[1])["versioned"][0]
+
+
+def test_the_guide_knows_who_reviewed_the_rows_and_that_rows_were_added_since(written):
+    path, _ = written
+    assert guide(checked(path)[1])["every example reviewed"] == (None, "data.py review asks people")
+    lines = [
+        {"line": n + 1, "written": n + 1, "decision": "accept", "by": ["Ada"], "answers": []} for n in range(COUNT)
+    ]
+    lines[3] |= {"decision": "edit", "by": ["Ben"]}
+    lines.append({"line": COUNT + 1, "written": None, "decision": "reject", "by": ["Cid"], "answers": []})
+    place = Path(path).with_suffix(".decisions.jsonl")
+    told = lambda: place.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    told()
+    assert guide(checked(path)[1])["every example reviewed"] == (True, "60 of 60 rows, by Ada, Ben")
+    lines[0] |= {"decision": "open", "by": []}
+    told()
+    assert guide(checked(path)[1])["every example reviewed"] == (False, "59 of 60 rows, by Ada, Ben")
+    with open(path, "ab") as stream:
+        stream.write(check_cases.lines([check_cases.chat("When does it rain?", "In May.")]))
+    assert guide(checked(path)[1])["every example reviewed"][0] is False
+    place.write_text("{}\n")
+    assert "cannot be read" in guide(checked(path)[1])["every example reviewed"][1]
