@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ftjax import config as configs
 from ftjax.compare import measures, systems
 from ftjax.compare.systems import System
-from ftjax.data import difference, rows
+from ftjax.data import difference, rows, used
 from ftjax.errors import UserError
 
 _OF_TRAINING = ("trainable_parameters", "num_tokens", "train_seconds", "tokens_per_second", "step")
@@ -69,23 +71,47 @@ def data_versions(found: Sequence[System]) -> list[dict[str, Any]]:
 
 
 def data_differences(found: Sequence[System], baseline: System) -> list[str]:
-    """Returns a sentence for each two runs that were trained on different files which are still there."""
-    read = [one for one in found if len(one.data.get("paths", ())) == 1]
+    """Returns sentences on runs that were trained on other rows than the first one: how many, and between files that
+    are still there what was added, removed and changed."""
+    read = [one for one in found if one.data]
     first = baseline if baseline in read else next(iter(read), None)
-    told = []
-    for one in read:
-        if first is None or one.data["paths"] == first.data["paths"]:
-            continue
-        files = [str(x.data["paths"][0]) for x in (first, one)]
-        if not all(Path(file).is_file() and Path(file).stat().st_size <= _LARGEST for file in files):
-            continue
-        try:
-            gap = difference.between(*(rows.read(file) for file in files))
-        except UserError as bad:
-            told.append(f"{files[0]} and {files[1]} cannot be compared: {bad}")
-            continue
-        told.append(
-            f"{files[1]} ({one.name}) against {files[0]} ({first.name}): {len(gap.added):,} rows added, "
-            f"{len(gap.removed):,} removed, {len(gap.changed):,} changed, {gap.same + gap.reshaped:,} the same"
-        )
-    return told
+    if first is None:
+        return []
+    return [line for one in read if one is not first for line in (*_rows(first, one), *_files(first, one))]
+
+
+def _rows(first: System, other: System) -> list[str]:
+    """Returns a sentence on the rows by their hashes, where both runs keep the table of them and it differs."""
+    a, b = _trained(first), _trained(other)
+    if a is None or b is None or np.array_equal(a, b):
+        return []
+    new, gone = len(np.setdiff1d(b, a)), len(np.setdiff1d(a, b))
+    return [
+        f"{other.name} was trained on {len(b):,} different rows, {new:,} of them unknown to {first.name}, which "
+        f"has {gone:,} that {other.name} has not"
+    ]
+
+
+def _trained(one: System) -> np.ndarray | None:
+    if one.run is None or not (one.run / used.ROWS).is_file():
+        return None
+    table = used.load(one.run / used.ROWS)
+    use = table.names.index(used.TRAINED) if used.TRAINED in table.names else len(table.names)
+    return np.unique(table.hashes[table.uses == use])
+
+
+def _files(first: System, other: System) -> list[str]:
+    paths = [one.data.get("paths", ()) for one in (first, other)]
+    if any(len(one) != 1 for one in paths) or paths[0] == paths[1]:
+        return []
+    a, b = (str(one[0]) for one in paths)
+    if not all(Path(file).is_file() and Path(file).stat().st_size <= _LARGEST for file in (a, b)):
+        return []
+    try:
+        gap = difference.between(rows.read(a), rows.read(b))
+    except UserError as bad:
+        return [f"{a} and {b} cannot be compared: {bad}"]
+    return [
+        f"{b} ({other.name}) against {a} ({first.name}): {len(gap.added):,} rows added, {len(gap.removed):,} removed, "
+        f"{len(gap.changed):,} changed, {gap.same + gap.reshaped:,} the same"
+    ]

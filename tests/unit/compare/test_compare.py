@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ftjax.compare import findings, outputs, systems, votes
+from ftjax.data import used
 from ftjax.errors import UserError
 from ftjax.evals import statistics
 from tests import run_folders
@@ -219,3 +220,18 @@ def test_three_rows_are_compared_and_called_rough(tmp_path):
     assert found["verdict"][-1] == "all of this rests on 3 rows; fewer than 30 are rough"
     outputs.write(tmp_path / "out", found)
     assert "nan" not in (tmp_path / "out" / "index.html").read_text().lower().replace("finance", "")
+
+
+def test_rows_that_one_run_was_trained_on_and_the_other_not_are_counted(tmp_path):
+    rows = run_folders.lines(flips(0.5))
+    texts = {"one": ["a", "b", "c", "d"], "two": ["b", "c", "d changed"]}
+    for name, words in texts.items():
+        chats = [{"messages": [{"role": "user", "content": x}, {"role": "assistant", "content": x}]} for x in words]
+        run_folders.write_lines(tmp_path / f"{name}.jsonl", chats)
+        folder = run_folders.write(tmp_path / name, rows, data={"paths": [str(tmp_path / f"{name}.jsonl")]})
+        source = used.Source(str(tmp_path / f"{name}.jsonl"), {}, used.TRAINED)
+        (folder / used.ROWS).write_bytes(used.seen([source])[1].dumped())
+    first, second = told([tmp_path / "one", tmp_path / "two"])["data_differences"]
+    assert first == "two was trained on 3 different rows, 1 of them unknown to one, which has 2 that two has not"
+    assert second.endswith("1 rows added, 2 removed, 0 changed, 2 the same")
+    assert told([tmp_path / "one", "base"])["data_differences"] == []
