@@ -47,15 +47,8 @@ def build(config: Any) -> Benchmark:
     """Returns the benchmark of a config; whatever is wrong with it is a UserError here, before weights are read."""
     c = experiment.plain(config)
     experiment.check(c, RANGES, CHOICES)
-    m, h = c["model"], c["harness"]
-    if m["run"] and m["adapter"]:
-        raise UserError(f"config.model.adapter is {m['adapter']!r}, but a run has its own; leave one of the two empty")
-    asked = inference.Made(
-        m["path"], m["adapter"] or None, c["data"]["template"] or None, inference.Quant(**c["quant"])
-    )
-    made = inference.made_by(m["run"])._replace(template=asked.template) if m["run"] else asked
-    if made.adapter:
-        inference.check_writes(made.adapter)
+    h = c["harness"]
+    made = inference.made_of(c["model"], template=c["data"]["template"], quant=c["quant"])
     inference.folder_of(made.model)
     own = local_tasks.found(files.existing(h["data"])) if h["data"] else {}
     include = str(files.existing(h["include"])) if h["include"] else None

@@ -53,12 +53,7 @@ def build(config: Any) -> Evaluation:
     c = experiment.plain(config)
     experiment.check(c, RANGES, CHOICES)
     m, d, e = c["model"], c["data"], c["eval"]
-    if m["run"] and m["adapter"]:
-        raise UserError(f"config.model.adapter is {m['adapter']!r}, but a run has its own; leave one of the two empty")
-    asked = inference.Made(m["path"], m["adapter"] or None, d["template"] or None, inference.Quant(**c["quant"]))
-    made = inference.made_by(m["run"])._replace(template=asked.template) if m["run"] else asked
-    if made.adapter:
-        inference.check_writes(made.adapter)
+    made = inference.made_of(m, template=d["template"], quant=c["quant"])
     folder = inference.folder_of(made.model)
     model_config = dataclasses.replace(hf_import.read_config(folder), dtype=m["dtype"])
     tok = tokenizer.load(folder)

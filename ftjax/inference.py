@@ -1,6 +1,6 @@
 """A model folder, an adapter or a run -> something that answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,8 +44,11 @@ class Model:
         top_p: float,
         seed: int,
         samples: int = 1,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        stop_strings: Sequence[str] = (),
     ) -> list[str]:
-        """Returns a text for each tokenised prompt, or `samples` of each side by side."""
+        """Returns a text for each tokenised prompt, or `samples` of each side by side; it ends before a stop string."""
         out = generate.generate(
             self.params,
             prompts,
@@ -57,10 +60,18 @@ class Model:
             top_p=top_p,
             stop_ids=self.stop_ids,
             samples=samples,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            stop_strings=stop_strings,
+            tokenizer=self.tokenizer,
         )
         rows, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
-        decode = lambda row, n: self.tokenizer.decode(row[:n].tolist(), skip_special=True).strip()
-        return [decode(row, n) for row, n in zip(rows, lengths, strict=True)]
+        decode = lambda row, n: self.tokenizer.decode(row[:n].tolist(), skip_special=True)
+        return [_before(stop_strings, decode(row, n)).strip() for row, n in zip(rows, lengths, strict=True)]
+
+
+def _before(strings: Sequence[str], text: str) -> str:
+    return text[: min((at for at in map(text.find, strings) if at >= 0), default=len(text))]
 
 
 def embedded_base() -> Path:
@@ -146,6 +157,19 @@ def made_by(run: str | Path) -> Made:
         )
     quant = Quant(**config.quant) if "quant" in config else DENSE
     return Made(config.model.path, str(folder / "adapter"), template_name, quant)
+
+
+def made_of(section: Mapping[str, Any], *, template: str, quant: Mapping[str, Any]) -> Made:
+    """Returns what config.model names: a run, or a model with or without an adapter, which must be one that writes."""
+    if section["run"] and section["adapter"]:
+        raise UserError(
+            f"config.model.adapter is {section['adapter']!r}, but a run has its own; leave one of the two empty"
+        )
+    asked = Made(section["path"], section["adapter"] or None, template or None, Quant(**quant))
+    made = made_by(section["run"])._replace(template=asked.template) if section["run"] else asked
+    if made.adapter:
+        check_writes(made.adapter)
+    return made
 
 
 def load_made(made: Made, *, dtype: str) -> Model:

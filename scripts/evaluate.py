@@ -49,14 +49,9 @@ def main(argv: list[str]) -> int:
         resume=resume,
         may_change=judging.MAY_CHANGE if judges else (),
     )
-    try:
+    with folder.owned():
         show = (_judge if judges else _benchmark if benchmark else _measure)(built, folder)
         folder.done()
-    except BaseException as error:
-        folder.failed(error)
-        raise
-    finally:
-        folder.release()
     show()
     return 0
 

@@ -5,7 +5,6 @@ python scripts/generate.py --run runs/NAME | --model DIR [--adapter DIR]
 """
 
 import argparse
-import json
 from pathlib import Path
 import sys
 from typing import Any
@@ -33,6 +32,9 @@ def flags(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=0.0, help="0: always the most likely token")
     parser.add_argument("--top-k", type=int, default=0)
     parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--min-p", type=float, default=0.0, help="least probability, as a share of the likeliest's")
+    parser.add_argument("--repetition-penalty", type=float, default=1.0)
+    parser.add_argument("--stop", action="append", default=[], help="a text that ends an answer; may be given often")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16, help="prompts of --input at a time")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the weights in memory")
@@ -58,14 +60,15 @@ def main(argv: list[str]) -> int:
         if made:
             raise UserError(mistake)
 
-    from ftjax import experiment, inference
+    from ftjax import answering, experiment, inference
     from ftjax.data.records import Message
 
     experiment.use_compilation_cache()
     asked = inference.Made(args.model, args.adapter, args.template, inference.Quant(args.quant))
     model = inference.load_made(inference.made_by(args.run) if args.run else asked, dtype=args.dtype)
     start = [Message(role="system", content=args.system)] if args.system else []
-    sampling = {name: getattr(args, name) for name in ("max_new_tokens", "temperature", "top_k", "top_p")}
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    sampling = {"stop_strings": args.stop, **{name: getattr(args, name) for name in names}}
 
     def ask(chats: list[list[Message]], seed: int) -> list[str]:
         return model.complete([model.prompt_ids(chat) for chat in chats], seed=seed, **sampling)
@@ -75,7 +78,8 @@ def main(argv: list[str]) -> int:
     elif args.chat:
         talk(ask, start, args.seed)
     else:
-        answer_file(ask, start, args)
+        count = answering.answer(ask, start, source, out, column=args.column, batch_size=args.batch, seed=args.seed)
+        print(f"{count:,} answers in {out}")
     return 0
 
 
@@ -95,25 +99,6 @@ def talk(ask: Any, turns: list[Any], seed: int) -> None:
         answer = ask([turns], seed + len(turns))[0]
         print(f"model> {answer}")
         turns = [*turns, Message(role="assistant", content=answer)]
-
-
-def answer_file(ask: Any, start: list[Any], args: argparse.Namespace) -> None:
-    """Writes each row of the input with its answer, in order; the file appears when all are there."""
-    from ftjax.data import questions
-
-    asked = questions.read(args.input)
-    if any(args.column in one.row for one in asked):
-        raise UserError(f"{args.input} has a column {args.column!r} already; name another one with --column")
-    beside = args.output.with_name(args.output.name + ".tmp")
-    with beside.open("w", encoding="utf-8") as out:
-        for first in range(0, len(asked), args.batch):
-            group = asked[first : first + args.batch]
-            filled = group + [group[-1]] * (min(args.batch, len(asked)) - len(group))
-            answers = ask([[*start, *one.messages] for one in filled], args.seed + first)
-            for one, answer in zip(group, answers, strict=False):
-                out.write(json.dumps({**one.row, args.column: answer}, ensure_ascii=False) + "\n")
-    beside.rename(args.output)
-    print(f"{len(asked):,} answers in {args.output}")
 
 
 if __name__ == "__main__":

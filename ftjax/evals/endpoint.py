@@ -96,10 +96,9 @@ class Endpoint:
         problem = ""
         pause = 0.0
         for attempt in range(self.most_retries + 1):
-            if attempt:
-                wait = max(pause, self.backoff * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
-                if stop.wait(min(wait, LONGEST_PAUSE)):
-                    return None
+            wait = max(pause, self.backoff * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)) if attempt else 0.0
+            if stop.wait(min(wait, LONGEST_PAUSE)):  # also before the first: this thread may have waited for budget
+                return None
             with self._lock:
                 self.requests += 1
                 self.retries += attempt > 0

@@ -71,6 +71,7 @@ MAY_IMPORT = {
             "checkpoint",
         ),
     },
+    "answering": {"errors", "data"},
     "scoring": {"errors", "data", "adapters", "models", "checkpoint", "inference"},
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
     "held_out_preferences": {"errors", "lookup", "data", "evals", "held_out", "inference", "models"},

@@ -164,7 +164,7 @@ def test_a_dpo_run_is_evaluated_on_chats_and_answers(whole_of, tiny_rows, tmp_pa
     assert done.returncode == 0, done.stderr
 
 
-def test_a_reward_model_is_refused_by_name_where_text_is_wanted(whole_of, tiny_rows, tiny_base, tmp_path):
+def test_a_reward_model_is_refused_by_name_where_text_is_wanted(whole_of, tiny_rows, tiny_pairs, tiny_base, tmp_path):
     run = whole_of("reward")
     says = (
         f"error: {run}/adapter is a reward model, which does not write; score completions with python scripts/score.py"
@@ -180,7 +180,7 @@ def test_a_reward_model_is_refused_by_name_where_text_is_wanted(whole_of, tiny_r
     assert done.returncode == 2
     assert done.stderr.startswith(says)
     done = run_script(
-        "train", "--config", f"configs/dpo/jsonl.py:data={tiny_rows},model={tiny_base},adapter={run}/adapter"
+        "train", "--config", f"configs/dpo/jsonl.py:data={tiny_pairs},model={tiny_base},adapter={run}/adapter"
     )
     assert done.returncode == 2
     assert "is a reward model, whose adapter and head belong together" in done.stderr
