@@ -72,6 +72,7 @@ MAY_IMPORT = {
         ),
     },
     "answering": {"errors", "data"},
+    "answers_of_runs": {"errors", "data", "checkpoint", "answering", "inference"},
     "scoring": {"errors", "data", "adapters", "models", "checkpoint", "inference"},
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
     "held_out_preferences": {"errors", "lookup", "data", "evals", "held_out", "inference", "models"},
