@@ -53,10 +53,10 @@ def main(argv: list[str]) -> int:
 
 
 def _rate(args: argparse.Namespace) -> None:
-    names = [name.strip() for name in (args.raters or "").split(",") if name.strip()]
     from ftjax.data import files
     from ftjax.people import doors, rating, server, verdicts
 
+    names = [doors.rater_name(name) for name in (args.raters or "").split(",") if name.strip()]
     alone = doors.is_loopback(args.host)
     cli.refuse(
         {
@@ -88,12 +88,12 @@ def _rate(args: argparse.Namespace) -> None:
 def _answered(args: argparse.Namespace, store: Path) -> dict[str, Path]:
     from ftjax import answers_of_runs, experiment
 
+    asked = answers_of_runs.systems(args.runs)
     experiment.use_compilation_cache()
     sampling = {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "top_k": 0, "top_p": 1.0}
-    return answers_of_runs.collect(
-        answers_of_runs.systems(args.runs), args.prompts, Path(f"{store}.answers"),
-        sampling=sampling, seed=args.seed, batch_size=args.batch, say=lambda line: print(line, flush=True),
-    )  # fmt: skip
+    how = {"sampling": sampling, "seed": args.seed, "batch_size": args.batch}
+    say = lambda line: print(line, flush=True)
+    return answers_of_runs.collect(asked, args.prompts, Path(f"{store}.answers"), say=say, **how)
 
 
 def _status(args: argparse.Namespace) -> None:

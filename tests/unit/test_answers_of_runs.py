@@ -1,4 +1,4 @@
-"""Answers of runs to a file of prompts: each made once, kept for a restart, and made anew when what makes it changes."""
+"""Answers of runs to a file of prompts: each made once, kept for a restart, made anew when what makes it changes."""
 
 import json
 
