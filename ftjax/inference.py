@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ftjax import config as configs
+from ftjax import hosts
 from ftjax.adapters import attach
 from ftjax.checkpoint import hf_import, peft
 from ftjax.data import chat, encode, gguf_file, records, template, tokenizer
@@ -65,7 +66,7 @@ class Model:
             stop_strings=stop_strings,
             tokenizer=self.tokenizer,
         )
-        rows, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
+        rows, lengths = hosts.on_host((out.tokens, out.mask.sum(axis=1)))
         decode = lambda row, n: self.tokenizer.decode(row[:n].tolist(), skip_special=True)
         return [_before(stop_strings, decode(row, n)).strip() for row, n in zip(rows, lengths, strict=True)]
 

@@ -175,20 +175,33 @@ def in_host_memory(shardings: Any, tree_of: Any) -> Any:
     return jax.tree.map(lambda s, x: s.with_memory_kind(HOST) if x.ndim else s, shardings, tree_of)
 
 
+def put(x: Any, sharding: Any) -> jax.Array:
+    """Returns an array of NumPy, which every process has whole, on the devices; each process reads what it holds."""
+    if jax.process_count() == 1:
+        return jax.device_put(x, sharding)
+    return jax.make_array_from_callback(np.shape(x), sharding, lambda index: x[index])
+
+
+def _rows_sharding(mesh: Mesh, rows: int) -> NamedSharding:
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    return NamedSharding(mesh, P(BATCH) if rows % ways == 0 else P())
+
+
 def place_batch(mesh: Mesh | None, batch: Any) -> Any:
     """Returns a batch of NumPy arrays on the devices, rows over data and fsdp; each process gives its own rows."""
     if mesh is None:
         return jax.tree.map(jax.numpy.asarray, batch)
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if jax.process_count() == 1:
+        return place_whole_batch(mesh, batch)
+    spread = lambda x: _rows_sharding(mesh, x.shape[0] * jax.process_count())
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread(x), x), batch)
 
-    def put(x: np.ndarray) -> jax.Array:
-        rows = x.shape[0] * jax.process_count()
-        sharding = NamedSharding(mesh, P(BATCH) if rows % ways == 0 else P())
-        if jax.process_count() == 1:
-            return jax.device_put(x, sharding)
-        return jax.make_array_from_process_local_data(sharding, x)
 
-    return jax.tree.map(put, batch)
+def place_whole_batch(mesh: Mesh | None, batch: Any) -> Any:
+    """Returns a batch of NumPy arrays on the devices, rows over data and fsdp; every process has all rows."""
+    if mesh is None:
+        return jax.tree.map(jax.numpy.asarray, batch)
+    return jax.tree.map(lambda x: put(x, _rows_sharding(mesh, x.shape[0])), batch)
 
 
 def constrain(x: jax.Array, letters: str, rules: Mapping[str, Any] = ACTIVATIONS) -> jax.Array:
@@ -217,9 +230,3 @@ def batch_shards(rows: int) -> int:
     mesh = jax.sharding.get_abstract_mesh()
     ways = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
     return ways if rows % ways == 0 else 1
-
-
-def start_processes(*, coordinator: str, processes: int, process: int) -> None:
-    """Joins this process to a multi-host run (jax.distributed); an empty coordinator means a single process."""
-    if coordinator:
-        jax.distributed.initialize(coordinator_address=coordinator, num_processes=processes, process_id=process)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ftjax import inference, training_data
+from ftjax import hosts, inference, training_data
 from ftjax import mesh as meshes
 from ftjax.adapters import attach
 from ftjax.algorithms import completions
@@ -99,23 +99,22 @@ def from_base(x: Experiment, base: Any, say: Callable[[str], None]) -> Experimen
 def _filled(
     x: Experiment, facts: dict[str, Any], load: Callable[[], tuple[ModelConfig, Any]], say: Callable[[str], None]
 ) -> Experiment:
-    if jax.process_count() > 1:
-        raise UserError("config.reference.cache is for one host; set false, and the reference runs in every step")
     c, data = x.config, x.data
     rows: list[Candidates] = [*itertools.chain(*data.train), *data.chosen]
     ld_alpha = c["loss"].get("ld_alpha", 1.0)  # KTO's losses have none
     key = cache.key(
         what="reference", facts=facts, data=data.hash, dtype=c["model"], ld_alpha=ld_alpha, format=FORMAT
     )  # fmt: skip
-    known = cache.read(key, ("logps",))
-    if known is None:
+    known = cache.read(key, ("logps",)) if hosts.is_first() else None
+    if not hosts.of_first(lambda: known is not None):
         say(f"computing the reference's log-probabilities of {len(rows):,} rows")
         config, params = load()
         logps = _logps(x, config, params, rows, ld_alpha)
-        cache.write(key, arrays={"logps": logps}, about={})
+        if hosts.is_first():
+            cache.write(key, arrays={"logps": logps}, about={})
     else:
         say("the reference's log-probabilities are known")
-        logps = known[0]["logps"]
+        logps = hosts.array_of_first(known[0]["logps"] if known else np.zeros(sum(map(_count, rows)), np.float32))
     values = iter(logps.tolist())
     filled = [row._replace(reference=tuple(itertools.islice(values, _count(row)))) for row in rows]
     at = itertools.accumulate(map(len, data.train), initial=0)
@@ -144,6 +143,6 @@ def _logps(
         shard=loader.Shard(0, 1),
     )
     run = jax.jit(lambda params, batch: completions.of(params, batch, config, ld_alpha=ld_alpha, squares=False).logps)
-    found = np.concatenate([np.asarray(run(params, meshes.place_batch(x.mesh, batch))) for batch in batches])
+    found = np.concatenate([hosts.on_host(run(params, meshes.place_whole_batch(x.mesh, batch))) for batch in batches])
     by_row: dict[int, np.ndarray] = {i: found[n, : _count(rows[i])] for n, i in enumerate(order)}
     return np.concatenate([by_row[i] for i in range(len(rows))]).astype(np.float32)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ftjax import hosts
 from ftjax.data.candidates import Candidates
 from ftjax.errors import UserError
 from ftjax.evals import preference
@@ -52,8 +53,9 @@ def leave(x: Experiment, base: Any, trainable: Any, folder: Folder) -> dict[str,
     )
     folder.json("reward.json", found)
     folder.text("reward.md", preference.markdown(found, title=f"Reward model {folder.path.name}"))
-    (folder.path / "plots").mkdir(exist_ok=True)
-    plots.reliability(preference.curves(found), folder.path / "plots" / "reliability.png", title="Reliability")
+    if hosts.is_first():
+        (folder.path / "plots").mkdir(exist_ok=True)
+        plots.reliability(preference.curves(found), folder.path / "plots" / "reliability.png", title="Reliability")
     told = {name: found[name] for name in ("accuracy", "ece", "temperature", "ece_after_temperature")}
     return {"normalisation": norm, "reward": told}
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ftjax import inference, lookup, objective, scoring
+from ftjax import hosts, inference, lookup, objective, scoring
 from ftjax import mesh as meshes
 from ftjax.adapters import attach
 from ftjax.algorithms import grpo, on_policy, online_dpo, ppo, raft
@@ -66,7 +66,7 @@ def build(
         score=_functions(c["rewards"], prompts),
         judges=_judges(c, abstract_base, config),
         ending=_ending(c["rewards"]),
-        place=functools.partial(meshes.place_batch, mesh),
+        place=functools.partial(meshes.place_whole_batch, mesh),
     )
     made = {"ppo": _ppo, "grpo": _grpo, "raft": _raft, "online_dpo": _online_dpo}[c["algorithm"]](c, init, config, run)
     if made.reference is None and not (c["adapter"]["path"] or c["adapter"]["name"] == "none"):
@@ -76,11 +76,6 @@ def build(
 
 def _check(c: Mapping[str, Any], config: ModelConfig, prompts: list[prompt_data.Prompt]) -> None:
     r, u, rows = c["rollout"], c["updates"], c["data"]["batch_size"]
-    if jax.process_count() > 1:
-        raise UserError(
-            f"{c['algorithm']} in {jax.process_count()} processes: completions are drawn and scored by one; use the "
-            "devices of one host"
-        )
     # Batches and minibatches are as large as the config says (27).
     if rows % (u["minibatches"] * c["microbatches"]):
         raise UserError(
@@ -147,7 +142,27 @@ def _functions(
     if not terms:
         return None
     rewards.check_columns(terms, {"whole_row", *(key for one in prompts for key in one.row)})
-    return rewards.Scorer(terms, timeout=section["timeout"], workers=section["workers"])
+    scorer = rewards.Scorer(terms, timeout=section["timeout"], workers=section["workers"])
+    return lambda samples: _scored_by_first(scorer, samples)
+
+
+def _scored_by_first(scorer: Callable[[Any], rewards.Scored], samples: Any) -> rewards.Scored:
+    """Returns what the first process's functions say: those that ask somebody else may not say it twice."""
+
+    def told() -> list[Any]:
+        found = scorer(samples)
+        parts = {name: values.tolist() for name, values in found.parts.items()}
+        return [found.scores.tolist(), found.valid.tolist(), parts, found.failures]
+
+    if not hosts.several():
+        return scorer(samples)
+    scores, valid, parts, failures = hosts.of_first(told)
+    return rewards.Scored(
+        scores=np.array(scores, np.float32),
+        valid=np.array(valid, bool),
+        parts={name: np.array(values, np.float32) for name, values in parts.items()},
+        failures=[rewards.Failure(*one) for one in failures],
+    )
 
 
 _OF_SECTION = (

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from ftjax import held_out as held_outs
-from ftjax import inference, reference, reward_report, rollouts, tree, watch
+from ftjax import hosts, inference, reference, reward_report, rollouts, tree, watch
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter, attach
 from ftjax.algorithms.algorithm import frozen
@@ -25,7 +25,7 @@ from ftjax.errors import UserError
 from ftjax.evals import tasks
 from ftjax.experiment import Experiment
 from ftjax.runs import card, clock, plots, report, writers
-from ftjax.runs.folder import Folder
+from ftjax.runs.folder import Folder, Followed
 from ftjax.runs.jsonl import Jsonl
 from ftjax.train import epochs, loop
 from ftjax.train import state as states
@@ -48,6 +48,18 @@ def on_mesh(x: Experiment) -> Any:
     """Sets the mesh, where there is one, for everything that is traced inside the block."""
     with jax.set_mesh(x.mesh) if x.mesh is not None else contextlib.nullcontext():
         yield
+
+
+def folder_of_first(make: Callable[[], Folder]) -> Folder:
+    """Returns the folder that the first process makes; in others of the run, one that writes nothing."""
+    made: list[Folder] = []
+
+    def create() -> tuple[str, bool]:
+        made.append(make())
+        return str(made[0].path), made[0].resumed
+
+    path, resumed = hosts.of_first(create)
+    return made[0] if made else Followed(Path(path), resumed)
 
 
 def start(x: Experiment, say: Callable[[str], None]) -> Parts:
@@ -286,7 +298,8 @@ def _finish(
         summary |= reward_report.leave(x, parts.base, state.trainable, folder)
         folder.summary(summary)
     folder.text("answers.jsonl", "".join(json.dumps(row) + "\n" for row in changed))
-    plots.draw(folder.path / "metrics.jsonl", folder.path / "plots")
+    if hosts.is_first():
+        plots.draw(folder.path / "metrics.jsonl", folder.path / "plots")
     out.close(summary)
     folder.done()
     return summary | {"samples": changed[: c["eval"]["samples"]]}
@@ -295,6 +308,9 @@ def _finish(
 def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None:
     """Writes what was trained: PEFT adapters, those of a value beside them, or after full fine-tuning the model."""
     x = parts.experiment
+    trained = hosts.readable(state.trainable)
+    if not hosts.is_first():
+        return
     for left in folder.path.glob("*.tmp-*"):  # of a process that was killed while it wrote
         shutil.rmtree(left, ignore_errors=True)
     if x.config["adapter"]["name"] == "none":
@@ -302,7 +318,7 @@ def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None
         made = x.template if x.config["data"]["template"] else None  # else the tokenizer has it
         hf_export.save(
             folder.path / "model",
-            state.trainable,
+            trained,
             x.model_config,
             x.model_dir,
             stop_ids=x.stop_ids,
@@ -310,8 +326,8 @@ def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None
         )
         folder.text("model/README.md", card.of_run(folder.path, "merged"))
         return
+    trained = jax.device_get(trained)
     saved = {"base_name": str(x.model_dir), "rslora": x.config["adapter"]["rslora"], "replace": True}
-    trained = jax.device_get(state.trainable)
     peft.save(folder.path / "adapter", x.algorithm.policy(trained), x.model_config, **saved)
     folder.text("adapter/README.md", card.of_run(folder.path, "adapter"))
     if x.algorithm.value is not None:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ftjax import inference
+from ftjax import hosts, inference
 from ftjax.adapters import attach
 from ftjax.checkpoint import hf_import, peft, shards
 from ftjax.data import candidates, completions, template, tokenizer
@@ -124,7 +124,7 @@ class Scorer:
             ends = np.zeros(len(tokens), np.int32)
             for row, place in enumerate(places):
                 tokens[row, : len(texts[place])], ends[row] = texts[place], len(texts[place]) - 1
-            scores[places] = np.asarray(_heads(params, tokens, ends, self.config))[: len(places)]
+            scores[places] = hosts.on_host(_heads(params, tokens, ends, self.config))[: len(places)]
         broken = np.flatnonzero(~np.isfinite(scores))
         if len(broken):
             raise UserError(f"{model.name}: {len(broken)} of {len(texts)} scores are not finite; it has diverged")

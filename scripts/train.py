@@ -3,9 +3,14 @@
 python scripts/train.py --config configs/quickstart.py[:arg=value,flag] [--config.section.key=value ...]
                         [--workdir runs/NAME]
 python scripts/train.py --workdir runs/NAME --resume      # go on where it stopped
+
+On several hosts the same command on each, with a folder that all of them see:
+python scripts/train.py ... --workdir DIR --coordinator HOST:PORT --processes 4 --process 0    # 1, 2, 3 on the others
+python scripts/train.py ... --workdir DIR --coordinator auto    # on a TPU pod, under SLURM or Open MPI
 """
 
 import argparse
+import os
 from pathlib import Path
 import sys
 from typing import Any
@@ -43,14 +48,26 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config", help="a file under configs/, with arguments after a colon")
     parser.add_argument("--workdir", type=Path, help="the run folder; default runs/<date>-<time>-<config>-<id>")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
+    parser.add_argument("--coordinator", default="", help="HOST:PORT of process 0 of several, or: auto")
+    parser.add_argument("--processes", type=int, default=1, help="with --coordinator: how many there are")
+    parser.add_argument("--process", type=int, default=0, help="with --coordinator: which of them this is")
     flags = cli.parse(parser, rest)
+    if not flags.coordinator and (flags.processes, flags.process) != (1, 0):
+        raise UserError("--processes and --process go with --coordinator; give HOST:PORT of process 0")
     config = configs.override(chosen(flags), changes)
-    if "stages" not in config:
+    if "stages" in config and flags.coordinator:
+        raise UserError("a pipeline is run by one process; leave out --coordinator, or train its stages one by one")
+    if "stages" not in config and not flags.coordinator:
         folders.check(flags.workdir, flags.resume)
 
-    from ftjax import experiment, pipeline, run
+    from ftjax import experiment, hosts, pipeline, run
     from ftjax.runs import report
 
+    if flags.coordinator:
+        hosts.start(coordinator=flags.coordinator, processes=flags.processes, process=flags.process)
+        hosts.of_first(lambda: folders.check(flags.workdir, flags.resume))
+        if not hosts.is_first():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     experiment.use_compilation_cache()
     if pipeline.is_one(config):
         return stages(config, flags, argv)
@@ -58,13 +75,15 @@ def main(argv: list[str]) -> int:
     report.derived(built.derived, built.data.report.as_text())
     if flags.resume:
         run.check_same(built, flags.workdir)
-    folder = folders.create(
-        flags.workdir,
-        name=Path((flags.config or "").partition(":")[0]).stem,
-        config=built.config,
-        command=["python", "scripts/train.py", *argv],
-        resume=flags.resume,
-        may_change=experiment.MAY_CHANGE,
+    folder = run.folder_of_first(
+        lambda: folders.create(
+            flags.workdir,
+            name=Path((flags.config or "").partition(":")[0]).stem,
+            config=built.config,
+            command=["python", "scripts/train.py", *argv],
+            resume=flags.resume,
+            may_change=experiment.MAY_CHANGE,
+        )
     )
     report.say(f"run folder {folder.path}")
     with folder.owned():

@@ -197,7 +197,7 @@ def _write(out: np.ndarray, place: _hf.Place, entry: Any) -> None:
 def _on_device(leaf: Any, letters: tuple[str, ...], mesh: jax.sharding.Mesh | None) -> Any:
     if mesh is None:
         return jax.tree.map(jax.device_put, leaf)
-    return jax.tree.map(jax.device_put, leaf, meshes.leaf_shardings(mesh, letters, leaf))
+    return jax.tree.map(meshes.put, leaf, meshes.leaf_shardings(mesh, letters, leaf))
 
 
 def _folder(path: str | Path) -> Path:

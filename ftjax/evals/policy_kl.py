@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ftjax import hosts
 from ftjax.data import batch as batches
 from ftjax.data import encode
 from ftjax.evals import likelihood
@@ -47,11 +48,11 @@ def sampled(
             top_p=1.0,
             stop_ids=stop_ids,
         )
-        tokens, counts = jax.device_get((out.tokens, out.mask.sum(axis=1)))
+        tokens, counts = hosts.on_host((out.tokens, out.mask.sum(axis=1)))
         rows = [_row(prompt, row[:n]) for prompt, row, n in zip(filled, tokens, counts, strict=True)]
         batch = jax.tree.map(jnp.asarray, batches.pad_rows(rows, length=length))
         mine, theirs = (likelihood.of_rows(model, batch, config=config) for model in (params, reference))
-        found.append(np.asarray(mine - theirs, np.float64)[: len(asked)])
+        found.append(np.asarray(hosts.on_host(mine - theirs), np.float64)[: len(asked)])
     every = np.concatenate(found)
     error = every.std(ddof=1) / math.sqrt(len(every)) if len(every) > 1 else math.nan
     return {"eval_sampled_kl": float(every.mean()), "eval_sampled_kl_error": float(error)}

@@ -121,7 +121,8 @@ def find(
     }[only]
     sought = text.encode("utf-8", "replace").decode("utf-8").casefold()
     source = (
-        "FROM items i LEFT JOIN given g ON g.item = i.id AND g.rater = :rater "
+        "FROM items i LEFT JOIN standing s ON s.item = i.id AND s.rater = :rater AND s.settles = 0 "
+        "LEFT JOIN answers g ON g.number = s.number AND g.body IS NOT NULL "
         f"WHERE {kept} AND (:sought = '' OR instr(i.search, :sought))"
     )
     values: dict[str, Any] = {"rater": rater, "sought": sought, "most": FOUND, "after": after}

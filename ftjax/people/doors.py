@@ -15,6 +15,7 @@ import re
 import secrets
 import socket
 from typing import Any
+import unicodedata
 import urllib.parse
 
 from ftjax import errors
@@ -61,7 +62,7 @@ def enter(
             raise Refused("this token opens nothing; ask for the link once more")
     elif not everybody:
         raise Refused("a token is needed here; open the link that you were given")
-    name = rater_name(name)
+    name = _as_known(store, rater_name(name))
     if _has_link(store, name):
         raise Refused(f"{name} comes in by a link with a token; open it, or choose another name")
     return name, join(store, name)
@@ -73,7 +74,7 @@ def join(store: people_store.Store, name: str, token: str | None = None) -> str:
     A given one is a link that was handed out; from then on the name cannot be entered without one. The file holds
     hashes of tokens, never tokens.
     """
-    name = rater_name(name)
+    name = _as_known(store, rater_name(name))
     made = secrets.token_urlsafe(24) if token is None else token
     with store.writing() as connection:
         connection.execute("INSERT OR IGNORE INTO raters VALUES (?, ?)", (name, store.clock()))
@@ -97,10 +98,15 @@ def raters(store: people_store.Store) -> list[str]:
 
 def rater_name(name: str) -> str:
     """Returns a rater's name without white space around it; a UserError says what is wrong with it."""
-    name = " ".join(name.split())
+    name = unicodedata.normalize("NFC", " ".join(name.split()))
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise errors.UserError(f"a name has 1 to {LONGEST_NAME} printable characters; {name[:80]!r} has {len(name)}")
     return name
+
+
+def _as_known(store: people_store.Store, name: str) -> str:
+    """Returns the name as it was written first: `anna` is Anna, and no second opinion on her own answers."""
+    return next((known for known in raters(store) if known.casefold() == name.casefold()), name)
 
 
 def _has_link(store: people_store.Store, name: str) -> bool:

@@ -61,8 +61,12 @@ def opened(
         )
     store = people_store.Store(place(data.path))
     try:
-        about = {"file": Path(data.path).name, "hash": versions.now(data.path), "columns": dict(columns or {})}
-        begun = {name: store.about(name) for name in about}
+        about: dict[str, Any] = {
+            "file": Path(data.path).name,
+            "hash": versions.now(data.path),
+            "columns": dict(columns or {}),
+        }
+        begun: dict[str, Any] = {name: store.about(name) for name in about}
         if begun["hash"] is None:
             asked = people_store.Question(QUESTION, "review", {"of_preferences": data.of_preferences})
             store.fill({**about, "begun": store.clock()}, [asked], items)

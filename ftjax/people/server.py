@@ -152,6 +152,7 @@ class _Desk:
     def campaign_told(self, rater: str, _: Mapping[str, str]) -> dict[str, Any]:
         one = self.campaign
         return {
+            "id": self.store.about("id"),
             "title": one.title,
             "guidelines": one.guidelines,
             "notes": list(one.notes),

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 from pathlib import Path
+import secrets
 import sqlite3
 import threading
 import time
@@ -28,6 +29,7 @@ CREATE TABLE items (
   id TEXT NOT NULL UNIQUE, place INTEGER PRIMARY KEY, question TEXT NOT NULL REFERENCES questions,
   payload TEXT NOT NULL, search TEXT NOT NULL, wanted INTEGER NOT NULL, counted INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX open_items ON items (place) WHERE counted < wanted;
+CREATE INDEX counts_of_items ON items (counted, wanted);
 CREATE TABLE raters (name TEXT PRIMARY KEY, joined REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE tokens (hash TEXT PRIMARY KEY, rater TEXT NOT NULL REFERENCES raters, named INTEGER NOT NULL)
   WITHOUT ROWID;
@@ -114,7 +116,10 @@ class Store:
                 if not _tables(connection):
                     for statement in _statements(_TABLES):
                         connection.execute(statement)
-                    connection.execute("INSERT INTO about VALUES ('format', ?)", (json.dumps(FORMAT),))
+                    about = {"format": FORMAT, "id": secrets.token_hex(8)}
+                    connection.executemany(
+                        "INSERT INTO about VALUES (?, ?)", [(n, _dumped(v)) for n, v in about.items()]
+                    )
         except sqlite3.Error as bad:
             self.close()
             raise errors.UserError(f"{path}: cannot be used as a file of answers ({bad}); move it away") from None

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ftjax import hosts
 from ftjax.data.prompts import Prompt, PromptBatch
 from ftjax.errors import UserError
 from ftjax.models.config import ModelConfig
@@ -86,7 +87,7 @@ class Rollout:
         Raises UserError where no row has a score.
         """
         began = time.monotonic()
-        prompts, segments, numbers = (np.asarray(x) for x in (batch.tokens, batch.segments, batch.numbers))
+        prompts, segments, numbers = hosts.on_host((batch.tokens, batch.segments, batch.numbers))
         asked = [tokens[mask > 0].tolist() for tokens, mask in zip(prompts, segments, strict=True)]
         tokens, logps, mask, ended = self._draw(params, asked, key)
         drawn = time.monotonic()
@@ -144,7 +145,7 @@ class Rollout:
             slots=s.slots,
             ignore_stop=s.fixed_length,
         )
-        tokens, logps, mask, ended = (np.asarray(x) for x in jax.device_get(tuple(out)))
+        tokens, logps, mask, ended = hosts.on_host(tuple(out))
         if s.fixed_length:
             found = map(jnp.asarray, (tokens, mask.astype(np.float32), np.asarray(s.stop_ids or (-1,), np.int32)))
             cut, has_stop = endings.truncate(*found, start=s.stop_from)
@@ -170,7 +171,7 @@ class Rollout:
             parts |= {name: np.asarray(values).reshape(shape) for name, values in found.parts.items()}
             failures += found.failures
         for judge in self.judges:
-            said = np.asarray(jax.device_get(judge.score(base, rows)), np.float64)
+            said = np.asarray(hosts.on_host(judge.score(base, rows)), np.float64)
             parts[judge.name] = said
             failures += [
                 Failure(int(at), judge.name, f"the reward model says {said.flat[at]}", samples[at].prompt)

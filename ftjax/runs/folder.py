@@ -72,6 +72,22 @@ class Folder:
         _unlock(self.lock)
 
 
+class Followed(Folder):
+    """The folder of another process of the same run, which writes it: here all that would be written is left out."""
+
+    def __init__(self, path: Path, resumed: bool) -> None:
+        super().__init__(path=path, resumed=resumed, lock=-1)
+
+    def json(self, name: str, data: Any) -> None:
+        """Writes nothing."""
+
+    def text(self, name: str, text: str) -> None:
+        """Writes nothing."""
+
+    def release(self) -> None:
+        """Holds nothing."""
+
+
 def create(
     workdir: Path | None,
     *,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ftjax import mesh
+from ftjax import hosts, mesh
 from ftjax.models.config import ModelConfig
 from ftjax.sampling import rows as programs
 from ftjax.sampling import stops
@@ -138,6 +138,6 @@ def run(
         while kept is not None:
             rows, kept = programs.chosen(rows, kept.astype(np.int32)), queue.halve(shards)
         rows, columns = programs.advance(params, rows, queue.free(), rules, config=config, steps=steps)
-        start, done, ended, columns = jax.device_get((rows.kv.start, rows.done_B, rows.ended_B, columns))
+        start, done, ended, columns = hosts.on_host((rows.kv.start, rows.done_B, rows.ended_B, columns))
         queue.take(columns, done, ended, find)
     return queue.made

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ftjax import hosts
 from ftjax.checkpoint.store import Store
 from ftjax.errors import UserError
 from ftjax.runs import clock as clocks
@@ -144,6 +145,8 @@ def run(
 ) -> Outcome:
     """Returns the state after the last step, or after the step at which a signal or patience stopped the run.
 
+    Where the run has several processes, a signal to one of them stops all, after the step that follows.
+
     Resuming is calling this with the state, and the progress out of the facts, of a checkpoint: batch k depends on k
     alone. Raises UserError when a step is not finite or spikes; the last good state is then saved, and the batch is
     in `folder`. `watch` sees the numbers of every step, with what `beside` said right after its experience, and
@@ -152,7 +155,8 @@ def run(
     clock = clocks.Clock(total=cadence.steps, window=20)
     began = time.monotonic() - progress.seconds
     stream = batches(progress.step)
-    pending: tuple[int, Any, Mapping[str, jax.Array], Any] | None = None
+    pending: tuple[int, Any, Mapping[str, jax.Array], Any, Any] | None = None
+    stopping = False  # some process of several was asked to stop
     applied: Any = jnp.ones_like(state.step, jnp.float32)  # on the devices of the state, as that of a step is
     boundaries = (cadence.evaluate, cadence.checkpoint)
     saved = store.latest()
@@ -174,19 +178,25 @@ def run(
         saved = progress.step
         pause(time.monotonic() - started)
 
+    def asked() -> bool:
+        """Returns whether to stop: the same in every process."""
+        return stopping if hosts.several() else interrupt.asked
+
     def settle() -> None:
         """Waits for the numbers of the step that was dispatched last, writes them, and stops the run if it must."""
-        nonlocal pending
+        nonlocal pending, stopping
         if pending is None:
             return
-        number, batch, device, drawn = pending
+        number, batch, device, drawn, sums = pending
         numbers = {name: float(value) for name, value in device.items()}
         pending = None
         good, weight = numbers.pop("applied") > 0, numbers.pop("weight")
         del weight
         if not good:
             _stop(number, batch, numbers["loss"], progress, folder, save)
-        tokens = float(np.count_nonzero(np.asarray(batch.segments))) + numbers.pop("tokens", 0.0)
+        signals, tokens = np.asarray(sums).tolist()
+        stopping = signals > 0
+        tokens += numbers.pop("tokens", 0.0)
         progress.step, progress.tokens = number + 1, progress.tokens + tokens
         progress.see_loss(numbers["loss"])
         speed = clock.tick(number + 1, tokens)
@@ -234,18 +244,19 @@ def run(
         drawn = beside()  # now: the next experience is made before these numbers are there
         for part in parts:
             state, metrics = step(state, base, part, limit)
-        applied = metrics["applied"]
+        counted = int(np.count_nonzero(np.asarray(host_batch.segments)))
+        sums, applied = hosts.total([interrupt.asked, counted], metrics["applied"])
         settle()
-        pending = (number, host_batch, metrics, drawn)
-        if interrupt.asked or any(every > 0 and (number + 1) % every == 0 for every in boundaries):
+        pending = (number, host_batch, metrics, drawn, sums)
+        if asked() or any(every > 0 and (number + 1) % every == 0 for every in boundaries):
             settle()
         else:
             continue
-        if due(cadence.evaluate) and not interrupt.asked:
+        if due(cadence.evaluate) and not asked():
             look()
         if kept():
             save()
-        if interrupt.asked or impatient():
+        if asked() or impatient():
             reason = "patience" if impatient() else "interrupted"
             break
     settle()
@@ -253,12 +264,13 @@ def run(
         look()
     progress.seconds = time.monotonic() - began
     save()
-    return Outcome(state=state, progress=progress, reason="interrupted" if interrupt.asked else reason)
+    return Outcome(state=state, progress=progress, reason="interrupted" if asked() else reason)
 
 
 def _stop(number: int, batch: Any, loss: float, progress: Progress, folder: Path, save: Callable[[], None]) -> None:
     """Saves the last good state and the batch, and ends the run with what to do."""
-    dump = folder / f"bad_batch_{number}.npz"
+    own = f".{jax.process_index()}" if hosts.several() else ""  # each process has its own rows of the batch
+    dump = folder / f"bad_batch_{number}{own}.npz"
     arrays: Any = {name: np.asarray(value) for name, value in batch._asdict().items() if value is not None}
     np.savez(dump, **arrays)
     save()

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests import processes
+from tests import processes, review_pages
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/\S*")
@@ -109,3 +109,9 @@ def served(tmp_path):
     for one in running:
         if one.process.popen.poll() is None:
             one.kill()
+
+
+@pytest.fixture
+def reviewed(tmp_path, served):
+    """Returns a function: rows and words of the command -> a review of them, served."""
+    return lambda rows, *words, **more: review_pages.Reviewed(tmp_path, served, rows, *words, **more)

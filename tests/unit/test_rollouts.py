@@ -83,12 +83,6 @@ def test_what_does_not_fit_together_is_named_before_weights_are_read(config_of, 
         experiment.build(config_of(kind, **changes))
 
 
-def test_own_samples_are_of_one_process(config_of, monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(UserError, match="grpo in 2 processes: completions are drawn and scored by one"):
-        experiment.build(config_of("grpo"))
-
-
 def test_text_that_the_loss_does_not_count_is_named(config_of, tiny_rows):
     with pytest.raises(
         UserError, match=r"rows.jsonl' and config.loss.text_coefficient 0: .* needs both; set the other"

@@ -1,6 +1,6 @@
 """One module a kind of question: what an answer may be, what its rater sees, and when two answers agree.
 
-To add one, write a module `NAME.py` here with six functions, and `pages/NAME.js` (see `pages/app.js`):
+To add one, write a module `NAME.py` here with seven functions, and `pages/NAME.js` (see `pages/app.js`):
 
 - `shown(item, question, rater, answer)` returns what the page gets, JSON-ready; `answer` is one that was given (the
   rater's earlier one, or in a conflict somebody's), or None. What a rater must not know (which model wrote an answer)

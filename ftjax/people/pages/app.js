@@ -55,6 +55,8 @@ async function once(run) {
   }
 }
 
+const begun = (name) => draft(`draft ${campaign.id} ${campaign.me} ${name}`);
+
 // Coming in
 
 function enter(problem = "", secret = "") {
@@ -173,8 +175,9 @@ async function show(item, undone = null) {
   holding = item.id;
   drawHead();
   await question(item, undone, null, (answer) => once(async () => {
-    await call("api/answers", { item: item.id, answer, key: sent(item.id, answer) });
-    draft(item.id).drop();
+    await still(() => call("api/answers", { item: item.id, answer, key: sent(item.id, answer) }));
+    waitingKeys.delete(item.id);
+    begun(item.id).drop();
     tell("");
     await following();
   }));
@@ -185,8 +188,17 @@ const waitingKeys = new Map();
 function sent(item, answer) {
   const what = `${item} ${JSON.stringify(answer)}`;
   if (waitingKeys.get(item)?.what !== what) waitingKeys.set(item, { what, key: key() });
-  const made = waitingKeys.get(item).key;
-  return made;
+  return waitingKeys.get(item).key;
+}
+
+// Nothing can be typed into an answer that is on its way.
+async function still(run) {
+  main.inert = true;
+  try {
+    return await run();
+  } finally {
+    main.inert = false;
+  }
 }
 
 async function question(item, undone, answers, send) {
@@ -196,7 +208,7 @@ async function question(item, undone, answers, send) {
   const digits = (answers ?? []).map((one, n) => ({ key: String(n + 1), run: () => taken(item, one) }));
   const desk = {
     send: (answer) => { send(answer); },
-    draft: draft(answers ? `conflict ${item.id}` : item.id),
+    draft: begun(answers ? `conflict ${item.id}` : item.id),
     settling: answers !== null,
     tell,
     again: (made) => { actions = [...made, ...digits]; drawBar(bar); },
@@ -205,7 +217,7 @@ async function question(item, undone, answers, send) {
     el("h3", {}, "What was answered"), answers.map((one, n) => el("div", { class: "other" },
       el("p", {}, el("b", {}, one.rater), one.settles ? " settled it: " : " said: "), kind.told(one.answer, one.shown),
       el("button", { title: String(n + 1), onclick: () => taken(item, one) }, `Take this (${n + 1})`))))] : [];
-  fill(main, ...others, place, bar);
+  fill(main, place, ...others, bar);
   desk.again(kind.show(place, { ...item, undone }, desk));
   window.scrollTo(0, 0);
   main.focus({ preventScroll: true });
@@ -225,7 +237,7 @@ function undo() {
     if (told.item === null) return tell("There is nothing to undo.");
     waitingKeys.delete(told.item.id);
     if (told.settled) { await open("conflicts"); return tell("The conflict is open again."); }
-    draft(told.item.id).drop();
+    begun(told.item.id).drop();
     await show(told.item, told.undone);
     tell("Your last answer is taken back.");
   });
@@ -297,8 +309,8 @@ function taken(item, one) { settled(item.id, { take: one.number }); }
 
 function settled(id, how) {
   return once(async () => {
-    await call("api/conflicts/settle", { item: id, ...how, key: sent(`conflict ${id}`, how) });
-    draft(`conflict ${id}`).drop();
+    await still(() => call("api/conflicts/settle", { item: id, ...how, key: sent(`conflict ${id}`, how) }));
+    begun(`conflict ${id}`).drop();
     waitingKeys.delete(`conflict ${id}`);
     await open("conflicts");
     tell("Settled.");
@@ -309,7 +321,7 @@ function settled(id, how) {
 
 const number = (value) => (value === null ? "–" : value.toFixed(2));
 
-async function agreement() {
+async function agreement(first = true) {
   const told = await call("api/agreement");
   const parts = told.agreement.map((one) => {
     if (!one.items) return el("section", {}, el("h3", {}, one.label), el("p", {}, "No item has two blind answers yet."));
@@ -326,7 +338,7 @@ async function agreement() {
   fill(main, el("h2", { tabindex: "-1" }, "Agreement"),
     el("p", { class: "soft" }, "1 is perfect, 0 is chance; above 0.67 is usable with care, above 0.8 is good (Krippendorff). "
       + "– where all labels are one."), told.news.map((line) => el("p", { class: "news" }, line)), ...parts);
-  main.firstChild.focus();
+  if (first) main.firstChild.focus();
 }
 
 // Keys
@@ -357,7 +369,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.altKey) return;
-  const common = { u: () => view === "answer" && undo(), "/": () => once(() => open("items")), g: guide, "?": keys,
+  const common = { u: () => (view === "answer" || view === "conflicts") && undo(), "/": () => once(() => open("items")), g: guide, "?": keys,
     n: () => once(() => open("answer")) };
   const run = action?.run ?? common[name];
   if (run) { event.preventDefault(); run(); }
@@ -368,6 +380,13 @@ setInterval(() => {
   if (holding && view === "answer" && visit.token && !document.hidden && !busy)
     ask("api/lease", { item: holding }, () => {}).catch(() => {});
 }, 60000);
+
+// What others do shows in the progress, and in the agreement while that is looked at.
+setInterval(() => {
+  if (!campaign || document.hidden || busy) return;
+  if (view === "agreement") once(() => agreement(false));
+  else ask("api/campaign", undefined, () => {}).then((told) => { campaign.progress = told.progress; drawProgress(); }, () => {});
+}, 5000);
 
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 if (given) {

@@ -26,9 +26,9 @@ export const visit = {
   set token(value) { value === null ? sessionStorage.removeItem("token") : sessionStorage.setItem("token", value); },
 };
 
-// What a rater has begun, by item: kept in this tab until the answer is acknowledged.
-export function draft(item) {
-  const name = `draft ${item}`;
+// What a rater has begun: kept in this tab until the answer is acknowledged. The name says of what and whose it is:
+// another file may be served at the same address later, and another rater may sit down at the same tab.
+export function draft(name) {
   return {
     get: () => JSON.parse(sessionStorage.getItem(name) ?? "null"),
     set: (value) => sessionStorage.setItem(name, JSON.stringify(value)),

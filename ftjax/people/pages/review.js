@@ -29,8 +29,11 @@ export function show(place, item, desk) {
   let editing = false;
 
   function fromBefore() { // an answer that was given before, or taken back, is where to go on
-    const before = item.undone ?? item.mine;
-    const made = { comment: before?.comment ?? "", texts: {}, json: null, editing: Boolean(edited) };
+    const made = { comment: "", texts: {}, json: null, editing: false };
+    const before = desk.settling ? null : item.undone ?? item.mine;
+    if (!before) return made;
+    made.comment = before.comment;
+    made.editing = Boolean(edited);
     if (edited && alike(parts, edited.parts)) made.texts = differing(parts, edited.parts);
     else if (edited) made.json = edited.json;
     return made;
@@ -42,7 +45,7 @@ export function show(place, item, desk) {
   const comment = el("textarea", { id: "comment", rows: "1", maxlength: "10000", "aria-label": "Comment",
     placeholder: "Comment (c)", oninput: () => { begun.comment = comment.value; grow(comment); keep(); } });
   comment.value = begun.comment;
-  const mine = item.mine ? el("p", { class: "soft" }, `You ${NAMES[item.mine.decision]} this before; another answer takes its place.`) : null;
+  const mine = item.mine && !desk.settling ? el("p", { class: "soft" }, `You ${NAMES[item.mine.decision]} this before; another answer takes its place.`) : null;
   fill(place,
     el("h2", {}, `Line ${line.toLocaleString("en")}`), mine,
     refusal ? el("p", { class: "refusal" }, `Training refuses this row: ${refusal}`) : null,

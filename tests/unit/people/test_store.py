@@ -313,8 +313,10 @@ def test_tokens_are_kept_as_hashes_and_a_name_with_a_link_needs_it(store, tmp_pa
     enter = lambda **given: doors.enter(store, **{"name": "", "token": "", "shared": None, "everybody": True, **given})
     assert enter(token="secret of Dora") == ("Dora", "secret of Dora")
     assert enter(name="  Anna  B. ")[0] == "Anna B."
+    assert enter(name="ANNA b.")[0] == "Anna B."  # one person, one name
     for given, said in (
         ({"name": "Dora"}, "by a link with a token"),
+        ({"name": "dora"}, "by a link with a token"),
         ({"name": "Eve", "token": "guess"}, "opens nothing"),
         ({"name": "Eve", "everybody": False}, "a token is needed"),
         ({"name": "Eve", "token": "guess", "shared": "right", "everybody": False}, "opens nothing"),
