@@ -46,7 +46,8 @@ def systems(arguments: Sequence[str]) -> list[System]:
         found.append((Path(of or runs[0]).resolve(), System(BASE, made._replace(adapter=None))))
     names = [one.name for _, one in found]
     named = [one._replace(name=_longer(one.name, at)) if names.count(one.name) > 1 else one for at, one in found]
-    if len({one.name for one in named}) < len(named):
+    names = [one.name for one in named]
+    if len(set(names)) < len(names):
         raise UserError(f"--runs names {max(names, key=names.count)} twice; name each once")
     return named
 
