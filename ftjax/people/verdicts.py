@@ -162,15 +162,15 @@ def _value(
 
 
 def news(store: people_store.Store) -> tuple[str, ...]:
-    """Returns a line a measure that raters may read: how many more ratings would settle it, and of nobody's name."""
+    """Returns lines that raters may read, of nobody's name: how many more ratings would settle each measure."""
     by_measure: dict[str, list[Standing]] = {}
     for one in standings(store):
         by_measure.setdefault(one.measure, []).append(one)
-    return tuple(
-        f"{measure}: {sum(one.done for one in own):,} of {sum(one.prompts for one in own):,} prompts have their "
-        f"answers; {_together(own)}."
-        for measure, own in by_measure.items()
-    )
+    lines: dict[str, list[str]] = {}  # what is said of several measures is said once
+    for measure, own in by_measure.items():
+        done, prompts = sum(one.done for one in own), sum(one.prompts for one in own)
+        lines.setdefault(f"{done:,} of {prompts:,} prompts have their answers; {_together(own)}.", []).append(measure)
+    return tuple(f"{', '.join(measures)}: {text}" for text, measures in lines.items())
 
 
 def _together(own: Sequence[Standing]) -> str:
@@ -211,7 +211,7 @@ def in_words(one: Standing) -> str:
 
 
 def _plan(one: Standing) -> str:
-    if one.detectable is None:
+    if one.detectable is None or one.prompts < EARLY:
         return f"{one.prompts:,} prompts are too few to find any share"
     return f"all {one.prompts:,} prompts, looked at once, find a share from {one.detectable:.2f} on (power {POWER:g})"
 
@@ -265,7 +265,8 @@ def _axes(rated: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> list[di
                 with warnings.catch_warnings():  # `of` is told beside it
                     warnings.simplefilter("ignore", statistics.FewValues)
                     gap = statistics.paired_bootstrap(*sides, level=LEVEL, resamples=RESAMPLES, seed=SEED)
-                differences.append({"a": a, "b": b, **{name: _number(x) for name, x in gap._asdict().items()}})
+                ends = {name: _number(x) for name, x in gap._asdict().items()}
+                differences.append({"a": a, "b": b, **ends, "of": gap.of})
         rated_ones = [(name, own) for name, own in means.items() if own]
         told = {name: {"mean": float(np.mean([*own.values()])), "prompts": len(own)} for name, own in rated_ones}
         found.append({"axis": axis["name"], "systems": told, "differences": differences})

@@ -335,9 +335,9 @@ async function agreement(first = true) {
       el("table", {}, el("thead", {}, el("tr", {}, ["raters", "items", "same", "Cohen's kappa", "95 %"].map((name) => el("th", {}, name)))),
         el("tbody", {}, rows)));
   });
-  fill(main, el("h2", { tabindex: "-1" }, "Agreement"),
+  fill(main, el("h2", { tabindex: "-1" }, named("agreement")), told.news.map((line) => el("p", { class: "news" }, line)),
     el("p", { class: "soft" }, "1 is perfect, 0 is chance; above 0.67 is usable with care, above 0.8 is good (Krippendorff). "
-      + "– where all labels are one."), told.news.map((line) => el("p", { class: "news" }, line)), ...parts);
+      + "– where all labels are one."), ...parts);
   if (first) main.firstChild.focus();
 }
 

@@ -3,7 +3,8 @@ import { el, fill } from "./desk.js";
 
 // The turns of a prompt; also of the page of preferences.
 export function prompt(turns) {
-  return turns.map((turn) => el("div", { class: "part" }, el("p", { class: "label" }, turn.role === "user" ? "Prompt" : turn.role),
+  const named = ({ role }) => (turns.length === 1 ? "Prompt" : role[0].toUpperCase() + role.slice(1));
+  return turns.map((turn) => el("div", { class: "part" }, el("p", { class: "label" }, named(turn)),
     el("div", { class: "text" }, turn.content || "(empty)")));
 }
 
