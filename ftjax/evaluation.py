@@ -3,6 +3,7 @@
 A composition root like `experiment`: `build` checks everything without weights, `measure` reads them.
 """
 
+from collections.abc import Mapping
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Evaluation:
     model_config: ModelConfig
     data_report: report.EncodeReport
     held_out: held_out.HeldOut
+    protocol: dict[str, Any]  # how perplexities are measured: rows on their own, so there is no stride
 
     @property
     def name(self) -> str:
@@ -80,7 +82,13 @@ def build(config: Any) -> Evaluation:
         chosen = examples[: e["rows"] or None]
     found = held_out.build(chosen, records.read(d["path"]), tok, e, length=d["max_length"])
     training_data.check_context(model_config, chosen, found)
-    return Evaluation(c, made, folder, model_config, told, found)
+    protocol = {
+        "context": d["max_length"],
+        "stride": None,
+        "template": made.template or ("the tokenizer's own" if tok.chat_template else None),
+        "counted": d["train_on"],
+    }
+    return Evaluation(c, made, folder, model_config, told, found, protocol)
 
 
 def measure(x: Evaluation) -> tuple[dict[str, float], list[tasks.Answer]]:
@@ -106,5 +114,14 @@ def facts(x: Evaluation, numbers: dict[str, float]) -> dict[str, Any]:
         "model": {"path": str(x.model_dir), "hash": hf_import.content_hash(x.model_dir), "adapter": x.made.adapter},
         "data": {"path": x.config["data"]["path"], "report": x.data_report.as_dict()},
         "rows": x.held_out.rows,
+        "protocol": x.protocol,
         "metrics": numbers,
     }
+
+
+def in_words(protocol: Mapping[str, Any]) -> str:
+    """Returns the protocol as a sentence."""
+    return (
+        f"each row on its own, {protocol['context']} tokens at most, with "
+        f"{protocol['template'] or 'no'} template; counted: {protocol['counted']}"
+    )

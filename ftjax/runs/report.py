@@ -94,16 +94,33 @@ def finished(summary: Mapping[str, Any], folder: Path) -> None:
 
 
 def evaluated(
-    model: str, numbers: Mapping[str, float], answers: Sequence[Mapping[str, Any]], rows: int, folder: Path
+    model: str,
+    numbers: Mapping[str, float],
+    answers: Sequence[Mapping[str, Any]],
+    rows: int,
+    protocol: str,
+    folder: Path,
 ) -> None:
-    """Prints the table of an evaluation, the sample answers, and where everything is."""
+    """Prints the table of an evaluation and its protocol, the sample answers, and where everything is."""
     table = rich.table.Table("held-out", model, title=f"{rows:,} held-out rows")
     for name in LABELS:
         if name in numbers:
             table.add_row(label(name, numbers), consoles.short(numbers[name]))
     _print(table)
+    say(protocol)
     _samples(answers, ("prompt", "reference", "answer"))
     say(f"everything is in {folder}: evaluation.json, answers.jsonl")
+
+
+def read_through(model: str, numbers: Mapping[str, float], protocol: str, folder: Path) -> None:
+    """Prints what a model predicts of a long text, by which protocol, and where everything is."""
+    table = rich.table.Table("text", model)
+    for name in LABELS:
+        if name in numbers:
+            table.add_row(label(name, numbers), consoles.short(numbers[name]))
+    _print(table)
+    say(protocol)
+    say(f"everything is in {folder}: evaluation.json")
 
 
 def benchmarked(found: Mapping[str, Any], folder: Path) -> None:

@@ -55,7 +55,19 @@ MAY_IMPORT = {
         "sampling",
     },
     "train": {
-        *("errors", "hosts", "lookup", "tree", "mesh", "data", "losses", "quant", "adapters", "algorithms", "checkpoint"),
+        *(
+            "errors",
+            "hosts",
+            "lookup",
+            "tree",
+            "mesh",
+            "data",
+            "losses",
+            "quant",
+            "adapters",
+            "algorithms",
+            "checkpoint",
+        ),
         *("runs", "evals"),
     },
     "inference": {
@@ -96,29 +108,43 @@ MAY_IMPORT = {
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these
 # The composition roots import anything but this.
 MAY_NOT_IMPORT = {
-    "experiment": {"run", "evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "reference": {
+    "experiment": {
         "run",
         "evaluation",
         "export",
         "quantization",
         "sweep",
-        "scoring",
         "judging",
         "benchmarks",
+        "long_text",
         *PROGRAMS,
     },
-    "reward_report": {"run", "evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "evaluation": {"run", "judging", "benchmarks", "export", "quantization", "sweep", *PROGRAMS},
-    "benchmarks": {"run", "evaluation", "judging", "export", "quantization", "sweep", *PROGRAMS},
-    "judging": {"run", "evaluation", "benchmarks", "export", "quantization", "sweep", *PROGRAMS},
-    "run": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "own_pairs": {"run", "pipeline", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "comparison": {"run", "pipeline", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "pipeline": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "sweep": {"evaluation", "export", "quantization", "judging", "benchmarks", "pipeline", *PROGRAMS},
-    "export": {"run", "evaluation", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "quantization": {"run", "evaluation", "export", "sweep", "judging", "benchmarks", *PROGRAMS},
+    "reference": {
+        *("run", "evaluation", "export", "quantization", "sweep", "scoring", "judging", "benchmarks", "long_text"),
+        *PROGRAMS,
+    },
+    "reward_report": {
+        "run",
+        "evaluation",
+        "export",
+        "quantization",
+        "sweep",
+        "judging",
+        "benchmarks",
+        "long_text",
+        *PROGRAMS,
+    },
+    "evaluation": {"run", "judging", "benchmarks", "long_text", "export", "quantization", "sweep", *PROGRAMS},
+    "benchmarks": {"run", "evaluation", "judging", "long_text", "export", "quantization", "sweep", *PROGRAMS},
+    "long_text": {"run", "evaluation", "benchmarks", "judging", "export", "quantization", "sweep", *PROGRAMS},
+    "judging": {"run", "evaluation", "benchmarks", "long_text", "export", "quantization", "sweep", *PROGRAMS},
+    "run": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", "long_text", *PROGRAMS},
+    "own_pairs": {"run", "pipeline", "sweep", "judging", "benchmarks", "long_text", *PROGRAMS},
+    "comparison": {"run", "pipeline", "sweep", "judging", "benchmarks", "long_text", *PROGRAMS},
+    "pipeline": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", "long_text", *PROGRAMS},
+    "sweep": {"evaluation", "export", "quantization", "judging", "benchmarks", "long_text", "pipeline", *PROGRAMS},
+    "export": {"run", "evaluation", "quantization", "sweep", "judging", "benchmarks", "long_text", *PROGRAMS},
+    "quantization": {"run", "evaluation", "export", "sweep", "judging", "benchmarks", "long_text", *PROGRAMS},
 }
 ROOMS = {*MAY_IMPORT, *MAY_NOT_IMPORT}
 

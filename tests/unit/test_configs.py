@@ -8,7 +8,7 @@ import shlex
 
 import pytest
 
-from ftjax import benchmarks, evaluation, experiment, judging
+from ftjax import benchmarks, evaluation, experiment, judging, long_text
 from ftjax import config as configs
 from tests import bases
 
@@ -31,6 +31,7 @@ ARGUMENTS = {
         "model={base},adapter={run}/adapter,data={rows}",
     ),
     "configs/eval/harness.py": ("run={run},include={tasks}", "model={base},adapter={run}/adapter,include={tasks}"),
+    "configs/eval/text.py": ("run={run},data={rows}", "model={base},adapter={run}/adapter,data={rows}"),
     "configs/eval/judge.py": ("data={judged},stub", "data={judged},local={run}"),
     "configs/sft/jsonl.py": ("data={rows},model={base}", "data={rows},model={base},eval={rows},exact=true,steps=5"),
     "configs/dpo/jsonl.py": (
@@ -110,6 +111,8 @@ def build(config):
     """Builds what the config is for, from files and shapes alone."""
     if "judge" in config:
         return judging.build(config)
+    if "text" in config:
+        return long_text.build(configs.override(config, {"text.context": 64, "text.stride": 32}))
     if "harness" in config:
         return benchmarks.build(configs.override(config, {"harness.tasks": ("own",)}))
     return experiment.build(config) if "algorithm" in config else evaluation.build(config)
@@ -118,7 +121,7 @@ def build(config):
 def small(config):
     """The tiny base reads 128 tokens at most and is 32 wide; the tests' 8 devices want a row each."""
     shrunk = {}
-    if "judge" in config or "harness" in config:
+    if {"judge", "harness", "text"} & set(config):
         return config
     if config.model.path != "base":
         shrunk |= {"data.max_length": 64, "eval.max_new_tokens": 32}
@@ -141,8 +144,10 @@ def test_a_config_file_builds_without_weights(name, argument, spec, monkeypatch,
         configs.override(config, {"model.path": str(tiny_base)})
     monkeypatch.setattr(hf_import, "load", lambda *_, **__: pytest.fail("weights were read"))
     built = build(small(config))
-    if "judge" in config or "harness" in config:
-        assert built.pairs if "judge" in config else built.tasks == ["own"]
+    if "judge" in config or "text" in config:
+        assert built.pairs if "judge" in config else built.ids
+    elif "harness" in config:
+        assert built.tasks == ["own"]
     else:
         assert built.held_out.rows > 0
 
