@@ -6,7 +6,7 @@ answer it is. Attention checks are items with a known answer that every rater ge
 is flagged. What becomes of the answers is in `votes`, what they say in `verdicts`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import hashlib
 import itertools
 import json
@@ -157,7 +157,13 @@ def existing(path: str | Path) -> people_store.Store:
     return store
 
 
-def campaign(store: people_store.Store, *, guidelines: str, news: Any, measured: Any) -> server.Campaign:
+def campaign(
+    store: people_store.Store,
+    *,
+    guidelines: str,
+    news: Callable[[people_store.Store], tuple[str, ...]],
+    measured: Callable[[people_store.Store], list[dict[str, Any]]],
+) -> server.Campaign:
     """Returns the page: comparisons first, then ratings, each in an order of the rater's own."""
     kinds = {item.id: item.question.removesuffix(KNOWN) for item in store.items()}
 

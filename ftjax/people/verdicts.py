@@ -132,18 +132,24 @@ def _standing(
     wanted = sum(item.wanted for item in prompts[0])
     share = float(each.mean()) if len(each) else None
     p = float(_p(each)[-1]) if len(each) else 1.0
-    more = None
-    if p <= 1 - LEVEL:
-        more = 0
-    elif len(each) >= EARLY:
-        ahead = _p(np.concatenate([each, np.full(FARTHEST, each.mean())]))[len(each) :] <= 1 - LEVEL
-        if ahead.any():
-            more = max((int(ahead.argmax()) + 1) * wanted - begun, 1)
+    ahead = prompts_ahead(each)
+    more = ahead and max(ahead * wanted - begun, 1)
     test = {"against": 0.5, "alpha": 1 - LEVEL, "power": POWER}
     least = statistics.minimum_detectable_effect(len(prompts), **test)
     detectable = None if np.isnan(least) else 0.5 + least
     left = (len(prompts) - len(each)) * wanted - begun
     return Standing(measure, a, b, len(each), len(prompts), share, p, left, more, detectable)
+
+
+def prompts_ahead(values: np.ndarray) -> int | None:
+    """Returns how many prompts more would settle it if each had the mean of these: 0 where it is settled, None where
+    it is too early to say or where none would."""
+    if len(values) and _p(values)[-1] <= 1 - LEVEL:
+        return 0
+    if len(values) < EARLY:
+        return None
+    settled = _p(np.concatenate([values, np.full(FARTHEST, values.mean())]))[len(values) :] <= 1 - LEVEL
+    return int(settled.argmax()) + 1 if settled.any() else None
 
 
 def _p(values: np.ndarray) -> np.ndarray:

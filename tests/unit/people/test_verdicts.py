@@ -135,3 +135,14 @@ def test_a_look_after_every_prompt_finds_a_preference_that_is_none_in_at_most_5_
     votes = rng.integers(0, 2, (1000, COUNT, 2)).mean(axis=2)  # two raters without a preference
     p = sequential.always_valid(votes, against=0.5, variance=verdicts.VARIANCE, spread=verdicts.SPREAD)
     assert (p[:, -1] <= 0.05).mean() <= 0.05
+
+
+def test_half_of_the_forecasts_are_near_what_it_takes_and_nearer_the_later_they_are_made():
+    votes = np.random.default_rng(0).binomial(2, 0.65, (400, 1500)) / 2
+    p = sequential.always_valid(votes, against=0.5, variance=verdicts.VARIANCE, spread=verdicts.SPREAD)
+    assert (p[:, -1] <= 0.05).all()
+    takes = (p <= 0.05).argmax(axis=1) + 1
+    for done, low, high in ((20, 0.74, 2.2), (80, 1.0, 1.35)):
+        left = [(own, total) for own, total in zip(votes, takes, strict=True) if total > done]
+        named = [(done + (verdicts.prompts_ahead(own[:done]) or np.inf)) / total for own, total in left]
+        assert np.quantile(named, (0.25, 0.75)) == pytest.approx((low, high), rel=0.15)  # of 2,000 draws, to 2 digits
