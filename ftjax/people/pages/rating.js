@@ -61,12 +61,15 @@ export function show(place, item, desk) {
   }
 
   function send() {
-    const button = document.activeElement?.closest("button"); // Enter on a button is that button
-    if (button && !button.classList.contains("step") && button.dataset.key !== "Enter") { button.click(); return; }
+    const button = document.activeElement?.closest("button");
     const open = axes.findIndex((axis) => !(axis.name in begun.scores));
-    if (open === -1) { desk.send({ scores: begun.scores, comment: comment.value }); return; }
-    go(open);
-    desk.tell(`${axes[open].name} has no number yet; 1 to 5, or skip the item.`);
+    const answers = button?.dataset.key === "Enter" || (button?.classList.contains("step") && open === -1);
+    if (button && !answers) button.click(); // Enter on a button is that button
+    else if (open === -1) desk.send({ scores: begun.scores, comment: comment.value });
+    else {
+      go(open);
+      desk.tell(`${axes[open].name} has no number yet; 1 to 5, or skip the item.`);
+    }
   }
 
   const comment = commentField(begun, keep);
