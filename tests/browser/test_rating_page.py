@@ -89,7 +89,7 @@ def test_two_raters_at_once_are_blind_and_every_answer_is_kept(browser, evaluate
         pages[name].context.on("response", lambda reply: seen.append(reply))
         pages[name].reload()
     for _ in range(3):  # comparisons, by turns: neither waits for the other
-        for name, page in pages.items():
+        for page in pages.values():
             assert compares(page)
             two = texts(page)
             better = next((n for n, text in enumerate(two, start=1) if text.startswith(("Blue", "4 it"))), None)
