@@ -88,6 +88,12 @@ def sft() -> ml_collections.ConfigDict:
         "generate_batch": 50,
         "samples": 5,  # answers shown during training and at the end
     }
+    config.retention = {  # what must not be forgotten, measured before and after as well
+        "path": "world:corpus/heldout?size=100",  # chats or texts that training is not about; empty: none
+        "rows": 100,  # at most
+        "max_length": 512,  # tokens of a row; longer ones are left out
+        "check": "",  # as eval.check; empty: loss alone
+    }
     config.log = {
         "every": 1,
         "writers": ("console", "jsonl", "wandb"),  # also tensorboard
@@ -153,7 +159,7 @@ def reward() -> ml_collections.ConfigDict:
         "rows": 256,  # at most
     }
     _preferences(config)
-    del config.eval.text, config.eval.kl_prompts  # of models that write
+    del config.retention, config.eval.kl_prompts  # of models that write
     config.steps = 0
     config.optimizer.learning_rate = 1e-4
     return config.lock()
@@ -276,7 +282,7 @@ def _own_samples(algorithm: str) -> ml_collections.ConfigDict:
     config.stop = {"spike_factor": 0.0, "patience": 0, "kl": 0.0}  # kl: nats a completion that end the run; 0: never
     config.optimizer.update(learning_rate=1e-4, schedule="constant", warmup_steps=0)
     config.eval.update(path="world:preferences/heldout?size=200", check="ftjax.assets.world:reward", every=25)
-    config.eval.text, config.eval.kl_prompts = "", 0
+    config.eval.kl_prompts = 0
     config.log.samples = 10  # steps between tables of completions with their scores; 0: never
     return config
 
@@ -304,7 +310,6 @@ def _preferences(config: ml_collections.ConfigDict) -> None:
     config.data.row_length = 0  # of a packed row: prompts and all their completions; 0: as the largest needs
     config.eval.path = "world:preferences/heldout?size=200"
     config.eval.check = "ftjax.assets.world:reward"
-    config.eval.text = ""  # chats whose perplexity is measured before and after: what the model forgets; empty: none
     config.eval.kl_prompts = 0  # prompts, one sample each, on which the KL to the reference is measured; 0: not at all
 
 
@@ -335,11 +340,7 @@ def evaluate() -> ml_collections.ConfigDict:
     config.data = {
         "path": train.eval.path,
         "holdout": 0.0,  # the share that a run with this seed has held out of the file; 0: the file has no other rows
-        "template": train.data.template,
-        "train_on": train.data.train_on,
-        "max_length": train.data.max_length,
-        "truncation": train.data.truncation,
-    }
+    } | {name: train.data[name] for name in ("template", "train_on", "max_length", "truncation")}
     kept = ("batch_size", "check", "max_new_tokens", "generate_batch", "samples")
     config.eval = {"rows": 0} | {name: train.eval[name] for name in kept}  # rows: at most; 0: all
     return config.lock()

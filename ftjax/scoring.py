@@ -20,14 +20,13 @@ import numpy as np
 from ftjax import hosts, inference
 from ftjax.adapters import attach
 from ftjax.checkpoint import hf_import, peft, shards
-from ftjax.data import candidates, completions, template, tokenizer
+from ftjax.data import batch, candidates, completions, template, tokenizer
 from ftjax.data.preferences import Preference
 from ftjax.errors import UserError, some
 from ftjax.models import decoder, heads
 from ftjax.models.config import ModelConfig
 
 BATCH = 16  # rows at a time
-_SHORTEST = 32  # tokens of the shortest bucket
 Say = Callable[[str], None]
 
 
@@ -119,8 +118,8 @@ class Scorer:
         """Returns what a head says at the end of each text, float64 [n]."""
         params = attach.attach(self.base, model.adapters)
         scores = np.zeros(len(texts))
-        for places, width in buckets([len(text) for text in texts], self.config.context):
-            tokens = np.zeros((_rows(len(places)), width), np.int32)
+        for places, width in batch.by_width([len(text) for text in texts], longest=self.config.context, rows=BATCH):
+            tokens = np.zeros((batch.padded_rows(len(places)), width), np.int32)
             ends = np.zeros(len(tokens), np.int32)
             for row, place in enumerate(places):
                 tokens[row, : len(texts[place])], ends[row] = texts[place], len(texts[place]) - 1
@@ -136,34 +135,6 @@ def _heads(params: Any, tokens_BT: jax.Array, ends_B: jax.Array, config: ModelCo
     segments_BT = (jnp.arange(tokens_BT.shape[1])[None] <= ends_B[:, None]).astype(jnp.int32)
     hidden_BTD = decoder.hidden(params, tokens_BT, config, None, segments_BT)
     return heads.score(params, hidden_BTD, ends_B[:, None])[:, 0]
-
-
-def buckets(lengths: Sequence[int], longest: int) -> list[tuple[list[int], int]]:
-    """Returns batches as (places, width): texts of like length together, in few different shapes.
-
-    Widths are 32, 48, 64, 96, 128, .. and at most `longest`, so that at most a third of a batch of long texts is
-    padding, and a program is compiled for each octave of lengths twice.
-    """
-    of_width: dict[int, list[int]] = {}
-    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
-        of_width.setdefault(_width(lengths[place], longest), []).append(place)
-    return [
-        (places[first : first + BATCH], width)
-        for width, places in of_width.items()
-        for first in range(0, len(places), BATCH)
-    ]
-
-
-def _width(length: int, longest: int) -> int:
-    width = _SHORTEST
-    while width < length:
-        width = width // 2 * 3 if width & (width - 1) == 0 else width // 3 * 4
-    return min(width, longest)
-
-
-def _rows(count: int) -> int:
-    """Returns the rows of a batch that holds so many: a power of two, for which a program is compiled."""
-    return 1 << (count - 1).bit_length()
 
 
 def load(runs: Sequence[str | Path], *, weights: Sequence[float] | None = None, dtype: str = "float32") -> Scorer:

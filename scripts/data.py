@@ -16,6 +16,7 @@ from pathlib import Path
 import pkgutil
 import sys
 
+from ftjax import config as configs
 from ftjax import errors
 from scripts import cli
 
@@ -35,7 +36,11 @@ def main(argv: list[str]) -> int:
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
         verb.set_defaults(run=module.run)
     try:
-        arguments = parser.parse_args(argv)
+        changes, rest = configs.overrides(argv)
+        arguments = parser.parse_args(rest)
+        if changes and arguments.verb != "curve":
+            raise errors.UserError(f"--config.{next(iter(changes))} is for curve; {arguments.verb} has no config")
+        arguments.changes = changes
         return arguments.run(arguments) or 0
     except errors.UserError as mistake:
         if "--debug" in argv:

@@ -91,13 +91,15 @@ def _text(root: Any, built: Any, folder: folders.Folder, report: Any) -> Any:
 
 def _measure(root: Any, built: Any, folder: folders.Folder, report: Any) -> Any:
     from ftjax import held_out
+    from ftjax.runs import atomic
 
     report.say(built.data_report.as_text())
     report.say(f"measuring {built.name} on {built.held_out.rows:,} rows")
-    numbers, given = root.measure(built)
-    answers = held_out.shown(given)
+    found = root.measure(built)
+    answers, numbers = held_out.shown(found.measured.answers), found.measured.numbers
     _lines(folder, "answers.jsonl", answers)
-    folder.json("evaluation.json", root.facts(built, numbers))
+    _lines(folder, "held_out.jsonl", atomic.strict(root.lines(built, found)))
+    folder.json("evaluation.json", root.facts(built, found))
     samples = answers[: built.config["eval"]["samples"]]
     return lambda: report.evaluated(
         built.name, numbers, samples, built.held_out.rows, root.in_words(built.protocol), folder.path

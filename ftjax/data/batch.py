@@ -71,5 +71,35 @@ def bucket(longest: int, buckets: Sequence[int]) -> int:
     return min(fitting)
 
 
+def by_width(lengths: Sequence[int], *, longest: int, rows: int) -> list[tuple[list[int], int]]:
+    """Returns batches of at most so many rows as (places, width): texts of like length together, in few shapes.
+
+    Widths are 32, 48, 64, 96, 128, .. and at most `longest`, so that at most a third of a batch of long texts is
+    padding, and a program is compiled for each octave of lengths twice.
+    """
+    of_width: dict[int, list[int]] = {}
+    for place in sorted(range(len(lengths)), key=lambda place: lengths[place]):
+        of_width.setdefault(width_of(lengths[place], longest), []).append(place)
+    return [
+        (places[first : first + rows], width)
+        for width, places in of_width.items()
+        for first in range(0, len(places), rows)
+    ]
+
+
+def width_of(length: int, longest: int) -> int:
+    """Returns the width of the batch that a text of this length is in."""
+    width = _SHORTEST
+    while width < length:
+        width = width // 2 * 3 if width & (width - 1) == 0 else width // 3 * 4
+    return min(width, longest)
+
+
+def padded_rows(count: int) -> int:
+    """Returns the rows of a batch that holds so many: a power of two, for which a program is compiled."""
+    return 1 << (count - 1).bit_length()
+
+
+_SHORTEST = 32  # tokens of the narrowest batch of `by_width`
 _KINDS = (np.int32, np.int32, np.float32, np.int32, np.int32)
 EXAMPLES = Collator(size=lambda example: len(example.ids), collate=pack_rows)

@@ -118,6 +118,14 @@ def logps(
     With `squares` also log sum_v p(v)^2 of each distribution over the next token.
     """
     hidden_BTD = hidden(params, tokens, config, positions, segments, branches)
+    return logps_of_hidden(params, hidden_BTD, targets, weights, config, squares=squares)
+
+
+def logps_of_hidden(
+    params: Decoder, hidden_BTD: jax.Array, targets: jax.Array, weights: jax.Array, config: ModelConfig, *,
+    squares: bool,
+) -> token_logps.TokenLogps:  # fmt: skip
+    """Returns what `logps` does, from hidden states that are there."""
     head, tied = embedding.head(params.lm_head, params.embed_tokens)
     return token_logps.token_logps(
         hidden_BTD, head, jnp.asarray(targets), jnp.asarray(weights),

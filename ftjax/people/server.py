@@ -20,6 +20,7 @@ the page as text; the assets are files of `pages/`, and nothing is loaded from e
 from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 import socket
@@ -74,12 +75,11 @@ class Doors:
 
 def app(campaign: Campaign, entrance: Doors) -> doors.Guard:
     """Returns the ASGI application, behind its guard."""
-    try:
-        from starlette.applications import Starlette
-        from starlette.responses import Response
-        from starlette.routing import Route
-    except ImportError:
-        raise errors.UserError("pages need the packages starlette and uvicorn; pip install 'ftjax[people]'") from None
+    installed()
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+    from starlette.routing import Route
+
     desk = _Desk(campaign, entrance)
     routes = [
         Route("/", _asset("index.html")),
@@ -99,6 +99,17 @@ def app(campaign: Campaign, entrance: Doors) -> doors.Guard:
         Route("/api/conflicts/settle", _post(desk.settle, desk), methods=["POST"]),
     ]
     return doors.Guard(Starlette(routes=routes), names=entrance.names)  # outermost: its headers are on errors too
+
+
+def installed() -> None:
+    """Raises a UserError where a package that serves pages is missing."""
+    for name in ("starlette", "uvicorn"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise errors.UserError(
+                f"a page needs the package {name}; install it: pip install 'ftjax[people]'"
+            ) from None
 
 
 def listen(host: str, port: int) -> socket.socket:

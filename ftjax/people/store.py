@@ -122,7 +122,9 @@ class Store:
                     )
         except sqlite3.Error as bad:
             self.close()
-            raise errors.UserError(f"{path}: cannot be used as a file of answers ({bad}); move it away") from None
+            raise errors.UserError(
+                f"{path}: cannot be used as a file of answers ({bad}); is it one, in a folder to write in?"
+            ) from None
         except errors.UserError:
             self.close()
             raise

@@ -25,6 +25,16 @@ class Curve(NamedTuple):
     joined: bool
 
 
+class Band(NamedTuple):
+    """A line with the interval around it, that a legend names."""
+
+    label: str
+    x: Any
+    y: Any
+    low: Any
+    high: Any
+
+
 class Plot(NamedTuple):
     """One picture: the metrics that it shows, each with its label, and its axis."""
 
@@ -161,6 +171,26 @@ def curves(shown: Sequence[Curve], path: Path, *, title: str, across: str, unit:
             {"linewidth": 1.8} if curve.joined else {"linestyle": "", "marker": "o", "markersize": 4.5, "alpha": 0.75}
         )
         axes.plot(curve.x, curve.y, color=color, label=curve.label, zorder=2 if curve.joined else 3, **style)
+    label(axes, title, across, unit)
+    axes.legend(frameon=False)
+    return save(drawn, path)
+
+
+def grown(runs: Sequence[tuple[float, float]], band: Band, path: Path, *, title: str, across: str, unit: str) -> Path:
+    """Returns the path of the picture of runs as dots over a size, on a log scale, and the law through them.
+
+    The law goes on beyond the largest run, where it is dashed.
+    """
+    drawn, (axes,) = figure(1)
+    axes.set_xscale("log")
+    axes.fill_between(band.x, band.low, band.high, color=BLUE, alpha=0.15, linewidth=0, label=band.label)
+    seen = band.x <= max(x for x, _ in runs)
+    axes.plot(band.x[seen], band.y[seen], color=BLUE, linewidth=1.8)
+    axes.plot(band.x[~seen], band.y[~seen], color=BLUE, linewidth=1.4, linestyle="--")
+    axes.plot([x for x, _ in runs], [y for _, y in runs], "o", color=ORANGE, alpha=0.75, markersize=4.5, label="a run")
+    sizes = sorted({x for x, _ in runs})
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
     label(axes, title, across, unit)
     axes.legend(frameon=False)
     return save(drawn, path)

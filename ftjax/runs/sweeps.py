@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ftjax.runs import atomic, plots
 
 SEED = "seed"
+_LABEL = 40  # characters
 MEASURES = {  # of a summary: path in it, and the head of the column
     "before.eval_loss": "loss before",
     "after.eval_loss": "loss after",
@@ -26,8 +27,8 @@ MEASURES = {  # of a summary: path in it, and the head of the column
     "after.eval_rewards/accuracies": "pairs right",
     "after.eval_rewards/margins": "margin",
     "after.eval_sampled_kl": "KL",
-    "before.eval_text_perplexity": "other text before",
-    "after.eval_text_perplexity": "other text after",
+    "before.eval_retention_perplexity": "retention before",
+    "after.eval_retention_perplexity": "retention after",
     "trainable_share": "trainable",
     "train_seconds": "seconds",
 }
@@ -116,7 +117,7 @@ def draw(rows: Sequence[Row], path: Path, *, metric: str) -> None:
             values = entry.values(metric)
             axes.plot(values, [place] * len(values), "o", color=plots.BLUE, alpha=0.5)
             axes.plot([entry.mean(metric)], [place], "|", color=plots.ORANGE, markersize=16, markeredgewidth=2)
-        axes.set_yticks(range(len(groups)), [entry.label for entry in groups])
+        axes.set_yticks(range(len(groups)), [_end(entry.label) for entry in groups])
         axes.invert_yaxis()
         plots.label(axes, f"{metric}, a dot a seed", metric, "")
     else:
@@ -153,6 +154,11 @@ def _lines(axes: Any, groups: Sequence[Group], axis: str, metric: str) -> None:
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
+def _end(label: str) -> str:
+    """Returns the end of a label, where paths differ, as long as a picture has room for."""
+    return label if len(label) <= _LABEL else f"…{label[-_LABEL:]}"
+
+
 def _cut(axes: Any, points: Sequence[tuple[float, float]]) -> None:
     """Ends the axis above the better half where a few runs diverged, and marks these at the top."""
     finite = sorted(y for _, y in points if math.isfinite(y))
@@ -168,13 +174,14 @@ def _cut(axes: Any, points: Sequence[tuple[float, float]]) -> None:
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, float]:
-    flat = {
-        f"{key}.{name}" if name else key: number
-        for key, value in summary.items()
-        for name, number in (value.items() if isinstance(value, dict) else [("", value)])
-    }
     known = {"NaN", "Infinity", "-Infinity"}  # how strict JSON holds what it has no number for
-    return {key: float(value) for key, value in flat.items() if _is_number(value) or value in known}
+    found: dict[str, float] = {}
+    for key, value in summary.items():
+        if isinstance(value, dict):
+            found |= {f"{key}.{name}": number for name, number in _numbers(value).items()}
+        elif _is_number(value) or (isinstance(value, str) and value in known):
+            found[key] = float(value)
+    return found
 
 
 def _is_number(value: Any) -> bool:

@@ -1,9 +1,10 @@
 """Reproduces published results on small models, and says of each rule PASS or FAIL with the numbers.
 
-python scripts/repro/run.py [claims qlora e1 e2 e3 e4 e5 e6 e7 e8 e9 e10 kin] [--folder runs/repro]     # make repro
+python scripts/repro/run.py [NAME ..] [--folder runs/repro]     # make repro; all names: --help
 
 Runs of the sweeps that are done are not done again, so a second call goes on. Exit status 1 when a rule fails. The data
-for SmolLM2 are given by path: --e2e FILE adds it to `claims` and `qlora` (and needs `make smollm2`).
+for SmolLM2 are given by path: --e2e FILE adds it to `claims` and `qlora`, --persona DIR to `selection` (both need
+`make smollm2`).
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +22,9 @@ CONFIGS = {"frontier": "e7 and e8", "overoptimised": "e9", "kin": "kin"}  # file
 class Bench:
     """Where the reproductions work, and what they share: S1, and sweeps in this process."""
 
-    def __init__(self, folder: Path, specs: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, specs: Mapping[str, str], persona: Path | None) -> None:
         self.folder = folder
+        self.persona = persona  # data for SmolLM2 in `selection`
         self.specs = specs  # the config of each of CONFIGS
         self.s1 = folder / "s1"
 
@@ -31,9 +33,8 @@ class Bench:
         from ftjax import sweep
         from ftjax.runs import report
 
-        return sweep.sweep(
-            folder, spec, entries, common={}, launch=sweep.train_here, metric="after.eval_loss", say=report.say
-        )
+        train, metric = sweep.in_this_process, "after.eval_loss"
+        return sweep.sweep(folder, spec, entries, common={}, train=train, metric=metric, say=report.say)
 
     def sweep(self, name: str, arg: str = "", folder: str = "") -> list[Any]:
         """Returns the rows of the sweep of a config file in configs/repro/."""
@@ -45,7 +46,6 @@ class Bench:
     def base(self) -> Path:
         """Returns the folder of S1's base, trained where it is missing."""
         from ftjax import sweep
-        from ftjax.runs import folder as folders
         from ftjax.runs import report
         from scripts.repro import s1
 
@@ -53,7 +53,7 @@ class Bench:
         run = self.s1 / "base"
         if not (run / "DONE").exists():
             report.say("training S1's base: 2,500 steps, some minutes")
-            sweep.train_here("configs/repro/s1_base.py", {}, run, folders.started(run))
+            sweep.train_here(sweep.Job(run.name, run.name, "configs/repro/s1_base.py", {}, run))
         return run / "model"
 
     def enumerable(
@@ -204,8 +204,18 @@ def kin(bench: Bench, _: Path | None) -> str:
     return made.report(*bench.enumerable("kin", made.measure))
 
 
+def selection(bench: Bench, _: Path | None) -> str:
+    """Returns what is gained by training on rows that the base does not answer yet, and of other choices."""
+    from scripts.repro import selection as made
+
+    text = made.run(bench, made.world(bench.folder / "selection" / "world"))
+    if bench.persona is None:
+        return text
+    return f"{text}\nSmolLM2\n\n{made.run(bench, made.persona(bench.folder / 'selection' / 'persona', bench.persona))}"
+
+
 ALL: dict[str, Callable[[Bench, Path | None], str]] = {
-    made.__name__: made for made in (claims, qlora, e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, kin)
+    made.__name__: made for made in (claims, qlora, e1, e2, e3, e4, e5, e6, e7, e8, e9, e10, kin, selection)
 }
 
 
@@ -215,6 +225,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; default: all")
     parser.add_argument("--folder", type=Path, default=Path("runs/repro"), help="where everything is kept")
     parser.add_argument("--e2e", type=Path, help="the E2E data, context||sentence a line")
+    parser.add_argument("--persona", type=Path, help="the folder of Anthropic's persona evaluations (jsonl.gz)")
     for name, readers in CONFIGS.items():
         spec = f"configs/repro/{name}.py"
         parser.add_argument(f"--{name}", default=spec, metavar="CONFIG", help=f"the settings of {readers}")
@@ -227,7 +238,7 @@ def main(argv: list[str]) -> int:
     from ftjax.runs import atomic, report
 
     experiment.use_compilation_cache()
-    bench, failed = Bench(flags.folder, {name: getattr(flags, name) for name in CONFIGS}), False
+    bench, failed = Bench(flags.folder, {name: getattr(flags, name) for name in CONFIGS}, flags.persona), False
     for name in flags.names or ALL:
         report.say(f"\n{name}: {ALL[name].__doc__}")
         try:

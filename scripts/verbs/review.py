@@ -69,15 +69,14 @@ def _serve(arguments: argparse.Namespace, columns: dict[str, str] | None) -> Non
         )
     guidelines = files.text(arguments.guidelines) if arguments.guidelines else ""
     with contextlib.ExitStack() as held:
-        listener = held.enter_context(
-            server.listen(arguments.host, arguments.port)
-        )  # a taken port would waste the work
+        # Before the work, which a taken port or a missing package would waste.
+        server.installed()
+        listener = held.enter_context(server.listen(arguments.host, arguments.port))
         with _progress.bar(quiet=False) as tell:
             data = rows.read(arguments.file, columns=columns, progress=tell.row)
+            findings = review.flags(arguments.flags, data) if arguments.flags else None
             store = held.enter_context(review.opened(data, columns=columns, second_opinions=arguments.second_opinions))
-            if arguments.flags:
-                findings = review.flags(arguments.flags, data)
-            else:
+            if findings is None:
                 findings = [one.as_dict() for one in check.run(data, progress=tell.rule).findings]
         page = review.campaign(data, store, findings=findings, guidelines=guidelines)
         shared = secrets.token_urlsafe(24) if arguments.token == "" else arguments.token

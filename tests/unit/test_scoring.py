@@ -134,17 +134,6 @@ def test_several_models_are_their_weighted_sum_and_the_base_is_there_once(run, s
     assert both.base.blocks.q_proj is attach.attach(both.base, both.models[0].adapters).blocks.q_proj.frozen
 
 
-def test_buckets_hold_every_text_once_in_few_shapes_with_little_padding():
-    lengths = np.random.default_rng(0).integers(1, 700, 500).tolist()
-    made = scoring.buckets(lengths, 640 + 60)
-    assert sorted(place for places, _ in made for place in places) == list(range(500))
-    assert all(len(places) <= scoring.BATCH for places, _ in made)
-    assert all(lengths[place] <= width for places, width in made for place in places)
-    assert {width for _, width in made} == {32, 48, 64, 96, 128, 192, 256, 384, 512, 700}
-    padded = sum(width * len(places) for places, width in made)
-    assert sum(lengths) / padded > 0.75
-
-
 def test_a_prompt_beyond_the_context_is_an_error_or_cut_from_the_left(scorer):
     def rows(*texts):
         given = [{"prompt": prompt, "completion": "red!"} for prompt in texts]

@@ -329,7 +329,7 @@ async function agreement(first = true) {
       el("td", {}, `${(100 * pair.same).toFixed(0)} %`), el("td", {}, number(pair.kappa)),
       el("td", {}, pair.low === null ? "–" : `${number(pair.low)} to ${number(pair.high)}`)));
     return el("section", {}, el("h3", {}, one.label),
-      el("p", {}, `Of ${one.items.toLocaleString("en")} with two or more answers, ${(100 * one.same).toFixed(0)} % have one label.`),
+      el("p", {}, `${one.items.toLocaleString("en")} were answered by two or more; on ${(100 * one.same).toFixed(0)} % of them all say the same.`),
       el("dl", {}, el("dt", {}, "Krippendorff's alpha"), el("dd", { id: `alpha-${one.label}` }, number(one.alpha)),
         el("dt", {}, "Fleiss' kappa"), el("dd", {}, number(one.fleiss))),
       el("table", {}, el("thead", {}, el("tr", {}, ["raters", "items", "same", "Cohen's kappa", "95 %"].map((name) => el("th", {}, name)))),

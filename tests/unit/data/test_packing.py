@@ -107,3 +107,14 @@ def test_a_padded_row_takes_the_smallest_bucket_that_holds_it():
 def test_a_packed_row_that_overflows_is_refused_with_its_line():
     with pytest.raises(errors.UserError, match=r"a:2: its packed row has 9 tokens or more, but holds 8"):
         batch.pack_rows([examples_of([5, 4])], length=8)
+
+
+def test_buckets_hold_every_text_once_in_few_shapes_with_little_padding():
+    lengths = np.random.default_rng(0).integers(1, 700, 500).tolist()
+    made = batch.by_width(lengths, longest=640 + 60, rows=16)
+    assert sorted(place for places, _ in made for place in places) == list(range(500))
+    assert all(len(places) <= 16 for places, _ in made)
+    assert all(lengths[place] <= width for places, width in made for place in places)
+    assert {width for _, width in made} == {32, 48, 64, 96, 128, 192, 256, 384, 512, 700}
+    padded = sum(width * len(places) for places, width in made)
+    assert sum(lengths) / padded > 0.75

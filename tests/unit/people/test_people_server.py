@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 
@@ -271,3 +272,12 @@ def test_a_port_that_is_taken_is_named():
         assert server.address(first) == f"http://127.0.0.1:{port}/"
         with pytest.raises(doors.errors.UserError, match=f"127.0.0.1:{port}: nothing can listen there"):
             server.listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("name", ["starlette", "uvicorn"])
+def test_a_package_that_is_missing_is_named_with_the_way_to_install_it(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        doors.errors.UserError, match=rf"needs the package {name}; install it: pip install 'ftjax\[people\]'"
+    ):
+        server.installed()

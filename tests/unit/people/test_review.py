@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 import runpy
+import signal
 import sys
 
+import httpx
 import pytest
 
 from ftjax import errors
@@ -12,6 +14,7 @@ from ftjax.data import preferences, records, rows, versions
 from ftjax.people import agreement, doors, review
 from ftjax.people import store as people_store
 from ftjax.people.kinds import review as kind
+from tests import processes
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "data.py"
 LARGE = 12345678901234567890  # beyond what a browser's numbers hold
@@ -285,6 +288,30 @@ def test_a_wrong_command_is_named(file, words, said, run):
     assert status == 2
     assert said in err
     assert err.count("\n") == 1
+    assert list(folder.iterdir()) == [Path(file)]
+
+
+def test_a_served_review_outlives_a_kill_and_stops_at_ctrl_c(file, tmp_path):
+    flags = tmp_path / "findings.json"
+    flags.write_text('{"rows": 7, "findings": []}')
+    said = []
+    for life, decision in enumerate(("accept", "reject")):
+        folder = tmp_path / str(life)
+        folder.mkdir()
+        process = processes.Process([SCRIPT, "review", file, "--flags", flags, "--port", "0"], folder)
+        assert process.until(lambda: "Ctrl-C stops" in process.said()[0]), process.said()  # noqa: B023
+        with httpx.Client(base_url=process.said()[0].split()[0]) as client:
+            token = client.post("api/enter", json={"name": "Anna"}).json()["token"]
+            client.headers["authorization"] = f"Bearer {token}"
+            item = client.get("api/next").json()["item"]["id"]
+            answer = {"item": item, "answer": {"decision": decision}, "key": f"key {life}"}
+            said.append((item, client.post("api/answers", json=answer).json()["progress"]["answers"]))
+        if life == 0:
+            process.kill()
+        else:
+            process.send(signal.SIGINT)
+            assert process.ends(30) == 0, process.said()
+    assert said == [("1", 1), ("2", 2)]
 
 
 def test_agreement_is_that_of_the_library_on_what_two_said():
