@@ -6,12 +6,10 @@ import pytest
 
 from ftjax.people import store as people_store
 from ftjax.people import votes
-from tests import bases, rated
+from tests import bases, rated, review_pages
 
 pytestmark = pytest.mark.browser
 SCRIPT = bases.ROOT / "scripts" / "human.py"
-LONG = "Donaudampfschifffahrtsgesellschaftskapitän" * 12
-MARKUP = '<script>window.pwned = 1</script><img src="x" onerror="window.pwned = 2"><b>bold</b>'
 
 
 class Rated:
@@ -63,7 +61,7 @@ def texts(page):
 
 def press(page, *keys):
     for key in keys:
-        page.keyboard.press(key)
+        review_pages.press(page, key)
 
 
 def answer(page, *keys):
@@ -71,13 +69,6 @@ def answer(page, *keys):
     before = item(page)
     press(page, *keys)
     return item(page, before)
-
-
-def enter(page, name):
-    page.wait_for_selector("#name")
-    page.keyboard.type(name)
-    page.keyboard.press("Enter")
-    page.wait_for_selector("article.item")
 
 
 def test_two_raters_at_once_are_blind_and_every_answer_is_kept(browser, evaluated, tmp_path):
@@ -137,7 +128,7 @@ def test_what_stands_first_stays_on_reload_and_differs_between_raters(browser, e
 def test_everything_is_done_by_keyboard_with_skip_undo_comment_and_back(browser, evaluated):
     one = evaluated("--ratings", "1")
     page = browser.window(one.server.address)
-    enter(page, "Anna")
+    review_pages.enter(page, "Anna")
     head = item(page)
     press(page, "c")
     page.keyboard.type("1 2 b t s u Enter are letters here")
@@ -189,7 +180,7 @@ def test_everything_is_done_by_keyboard_with_skip_undo_comment_and_back(browser,
 def test_a_reload_keeps_what_was_begun(browser, evaluated):
     one = evaluated("--ask", "rating", "--ratings", "1")
     page = browser.window(one.server.address)
-    enter(page, "Anna")
+    review_pages.enter(page, "Anna")
     head = item(page)
     press(page, "4", "2", "c")
     page.keyboard.type("half a comm")
@@ -205,7 +196,7 @@ def test_a_reload_keeps_what_was_begun(browser, evaluated):
 def test_a_server_that_is_killed_in_the_middle_loses_nothing(browser, evaluated):
     one = evaluated("--ratings", "1", count=3)
     page = browser.window(one.server.address)
-    enter(page, "Anna")
+    review_pages.enter(page, "Anna")
     two = texts(page)
     answer(page, "2")
     one.server.kill()
@@ -250,16 +241,22 @@ def test_a_token_that_was_not_handed_out_opens_nothing(browser, evaluated):
 def test_no_view_scrolls_sideways_and_markup_stays_text(browser, tmp_path, served, width):
     paths = []
     for name in ("a", "b"):
-        rows = [{"prompt": f"{MARKUP} {LONG} {n}?", "answer": f"{MARKUP}\n\n  {LONG} {name}{n}"} for n in range(2)]
+        rows = [
+            {
+                "prompt": f"{review_pages.MARKUP} {review_pages.LONG} {n}?",
+                "answer": f"{review_pages.MARKUP}\n\n  {review_pages.LONG} {name}{n}",
+            }
+            for n in range(2)
+        ]
         paths.append(tmp_path / f"{name}.jsonl")
         paths[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
     one = served(SCRIPT, "rate", "--answers", *paths, "--ratings", "1")
     page = browser.window(one.address, width=width, height=800)
     fits = lambda: page.evaluate("document.documentElement.scrollWidth") <= width
-    enter(page, "B" * 60)
+    review_pages.enter(page, "B" * 60)
     for key in ("1", "2"):
         assert fits()
-        assert all(text.startswith(MARKUP) for text in texts(page))
+        assert all(text.startswith(review_pages.MARKUP) for text in texts(page))
         answer(page, key)
     page.wait_for_selector(".steps")
     assert fits()

@@ -1,12 +1,16 @@
 """`scripts/human.py`: what is wrong with its words is named, and its files are those that other commands read."""
 
 import runpy
+import signal
 
+import httpx
 import pytest
 
 from ftjax import errors
+from ftjax.compare import votes as compared
 from ftjax.data import pairs, preferences
-from tests import bases, rated
+from ftjax.people import rating, votes
+from tests import bases, processes, rated
 
 
 @pytest.fixture(scope="module")
@@ -58,4 +62,37 @@ def test_status_and_export_tell_what_raters_said(human, tmp_path, capsys):
     assert said[0] == f"{names['out']}: 3 rows (votes)"
     assert len(preferences.read(str(names["preferences"]))) == len(pairs.read(names["pairs"])) == 3
     assert len(names["ratings"].read_text().splitlines()) == 6
+    (found,) = compared.report(compared.read(str(names["out"])), baseline="zebra-untouched", level=0.95)
+    assert (found["a"], found["votes"], found["win_rate"]["value"]) == ("yak-tuned", 3, 1.0)
     assert (tmp_path / "report.md").read_text().startswith("# What people say of zebra-untouched, yak-tuned\n")
+
+
+def test_two_raters_with_tokens_go_on_after_a_kill(tmp_path):
+    files = rated.answers(tmp_path, 2)
+    words = [bases.ROOT / "scripts" / "human.py", "rate", "--answers", *files.values(), "--ask", "preference"]
+    words += ["--store", tmp_path / "kept.sqlite", "--raters", "Anna,Ben", "--port", "0"]
+    tokens, seen = {}, {"Anna": [], "Ben": []}
+    for life in range(2):
+        folder = tmp_path / str(life)
+        folder.mkdir()
+        process = processes.Process(words, folder)
+        assert process.until(lambda: "Ctrl-C stops" in process.said()[0]), process.said()  # noqa: B023
+        links = dict(line.split(": ") for line in process.said()[0].splitlines()[:2])
+        base = links["Anna"].partition("#")[0]
+        tokens = tokens or {name: link.partition("#token=")[2] for name, link in links.items()}  # old links go on
+        assert httpx.get(f"{base}api/next", headers={"authorization": "Bearer guess"}).status_code == 401
+        assert httpx.post(f"{base}api/enter", json={"name": "Anna"}).status_code == 401
+        for name, token in tokens.items():
+            with httpx.Client(base_url=base, headers={"authorization": f"Bearer {token}"}) as client:
+                item = client.get("api/next").json()["item"]
+                seen[name].append(item["id"])
+                given = {"item": item["id"], "answer": {"choice": "1"}, "key": f"{name} {life}"}
+                assert client.post("api/answers", json=given).json()["progress"]["mine"] == life + 1
+        if life == 0:
+            process.kill()
+        else:
+            process.send(signal.SIGINT)
+            assert process.ends(30) == 0, process.said()
+    assert {name: len(set(ids)) for name, ids in seen.items()} == {"Anna": 2, "Ben": 2}
+    with rating.existing(tmp_path / "kept.sqlite") as store:
+        assert len(votes.votes(store)) == 4

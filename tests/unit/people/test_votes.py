@@ -73,7 +73,7 @@ def test_the_loop_closes_over_preferences_that_dpo_trains_on(store, tmp_path, ti
     read = preferences.read(str(out))
     assert [one.pairs for one in read] == [((0, 1),)] * 2
     config = configs.load(f"configs/dpo/jsonl.py:data={out},model={tiny_base},steps=1")
-    small = {"data.max_length": 64, "data.batch_size": 8, "adapter.rank": 4, "eval.text": "", "eval.kl_prompts": 0}
+    small = {"data.max_length": 64, "data.batch_size": 8, "adapter.rank": 4, "retention.path": "", "eval.kl_prompts": 0}
     built = experiment.build(configs.override(config, small))
     assert built.data is not None
 
