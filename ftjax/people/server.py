@@ -57,6 +57,10 @@ class Campaign:
     flagged: tuple[str, ...] = ()
     order: Callable[[str], Callable[[str], Any]] | None = None  # rater -> (id -> what to sort by); None: as added
     words: Mapping[str, str] = dataclasses.field(default_factory=dict)  # other names of "answer" and "items"
+    opinions: bool = False  # raters may differ: nobody settles it, and lists do not say how many have answered
+    joined: Callable[[], None] = lambda: None  # called when somebody has come in
+    measured: Callable[[], list[dict[str, Any]]] | None = None  # agreement; None: on every question alike
+    news: Callable[[], tuple[str, ...]] = tuple  # lines above the agreement
     lease: float = assign.LEASE
 
 
@@ -153,6 +157,7 @@ class _Desk:
         name, token = doors.enter(
             self.store, name=name, token=token, shared=entrance.shared, everybody=entrance.everybody
         )
+        self.campaign.joined()
         return {"name": name, "token": token}
 
     def campaign_told(self, rater: str, _: Mapping[str, str]) -> dict[str, Any]:
@@ -167,6 +172,7 @@ class _Desk:
             "raters": doors.raters(self.store),
             "flagged": len(one.flagged),
             "words": dict(one.words),
+            "opinions": one.opinions,
             **self._progress(rater),
         }
 
@@ -212,6 +218,8 @@ class _Desk:
         return {"number": made.number, **self._progress(rater)}
 
     def _conflict(self, item: str) -> None:
+        if self.campaign.opinions:
+            raise errors.UserError("raters may differ here; nobody settles it, or sees what others say")
         if item not in {one["item"] for one in agreement.conflicts(self.store)}:
             raise errors.UserError(f"item {item} is no conflict (any more); reload the list")
 
@@ -241,19 +249,20 @@ class _Desk:
                 "id": one.item.id,
                 "line": self.kinds[one.item.question].line(one.item),
                 "number": one.item.payload.get("line"),
-                "counted": one.counted,
-                "wanted": one.item.wanted,
-                "mine": one.mine and self.kinds[one.item.question].labels(one.mine),
+                **({} if self.campaign.opinions else {"counted": one.counted, "wanted": one.item.wanted}),
+                "mine": one.mine and _own(self.kinds[one.item.question])(one.mine),
             }
             for one in lines
         ]
         return {"lines": told, "total": total, "most": assign.FOUND}
 
     def agreement(self, rater: str, _: Mapping[str, str]) -> dict[str, Any]:
-        return {"agreement": agreement.table(self.store), **self._progress(rater)}
+        measured = self.campaign.measured
+        found = agreement.table(self.store) if measured is None else measured()
+        return {"agreement": found, "news": list(self.campaign.news()), **self._progress(rater)}
 
     def conflicts(self, _rater: str, _: Mapping[str, str]) -> dict[str, Any]:
-        found = agreement.conflicts(self.store)
+        found = [] if self.campaign.opinions else agreement.conflicts(self.store)
         lines = []
         for one in found[: assign.FOUND]:
             item = self.store.item(one["item"])
@@ -296,6 +305,11 @@ class _Desk:
 
     def _progress(self, rater: str) -> dict[str, Any]:
         return {"progress": assign.progress(self.store, rater)._asdict()}
+
+
+def _own(kind: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Returns how a kind tells raters their own answer in a list: by `own` where it has that, else by its labels."""
+    return getattr(kind, "own", kind.labels)
 
 
 def _text(given: Mapping[str, Any], name: str, default: str | None = None) -> str:

@@ -88,6 +88,7 @@ MAY_IMPORT = {
         ),
     },
     "answering": {"errors", "data"},
+    "answers_of_runs": {"errors", "data", "checkpoint", "answering", "inference"},
     "scoring": {"errors", "hosts", "data", "adapters", "models", "checkpoint", "inference"},
     "row_scores": {"errors", "lookup", "data", "evals", "checkpoint", "held_out", "inference"},
     "held_out": {"errors", "lookup", "data", "evals", "inference"},

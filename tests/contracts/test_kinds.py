@@ -10,6 +10,10 @@ from ftjax.people import kinds, server
 from ftjax.people import store as people_store
 
 KINDS = sorted(entry.name for entry in pkgutil.iter_modules(kinds.__path__) if not entry.name.startswith("_"))
+TEXTS = [["base", "At 8."], ["tuned", "It opens at 8."]]
+AXES = [
+    {"name": name, "asks": "Is it?", "steps": ["no", "hardly", "half", "nearly", "yes"]} for name in ("true", "brief")
+]
 ROW = {"prompt": "When does the bakery open?", "completion": "At 8."}
 # setting, payload, answers that are taken (the first two differ), one that passes over the item
 SAMPLES = {
@@ -22,6 +26,21 @@ SAMPLES = {
             {"decision": "reject", "comment": "wrong"},
         ],
         {"decision": "skip"},
+    ),
+    "rating": (
+        {"axes": AXES},
+        {"prompt": "When does the bakery open?", "answers": TEXTS[:1], "line": 1},
+        [
+            {"scores": {"true": 5, "brief": 4}},
+            {"scores": {"true": 1, "brief": 4}, "comment": "at 9"},
+        ],
+        {"scores": None, "comment": "I cannot know"},
+    ),
+    "preference": (
+        {},
+        {"prompt": [{"role": "user", "content": "When does the bakery open?"}], "answers": TEXTS, "line": 1},
+        [{"choice": "1"}, {"choice": "2", "comment": "a sentence"}, {"choice": "tie"}, {"choice": "both_bad"}],
+        {"choice": "skip"},
     ),
 }
 METRICS = {"nominal", "ordinal", "interval", "ratio"}

@@ -25,6 +25,7 @@ let holding = null; // the item that is leased
 let busy = false;
 
 const VIEWS = ["answer", "items", "conflicts", "agreement"];
+const views = () => (campaign.opinions ? VIEWS.filter((name) => name !== "conflicts") : VIEWS);
 const named = (name) => campaign.words[name] ?? name[0].toUpperCase() + name.slice(1);
 
 function waiting(text) {
@@ -97,7 +98,7 @@ async function start() {
 // Around the question
 
 function drawHead() {
-  const tabs = VIEWS.map((name, n) => el("button", {
+  const tabs = views().map((name, n) => el("button", {
     "aria-current": view === name ? "page" : null, title: `Alt+${n + 1}`, onclick: () => once(() => open(name)),
   }, named(name)));
   const guidelines = campaign.guidelines
@@ -263,7 +264,7 @@ async function items(text, only, after) {
   const range = told.total ? `${(after + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${told.total.toLocaleString("en")}` : "None.";
   fill(main, form, el("p", { class: "soft", id: "count" }, range),
     list(told.lines.map((one) => [one, one.mine ? Object.values(one.mine).join(", ") : "",
-      `${one.counted} of ${one.wanted}`, () => chosen(one.id)])),
+      one.wanted === undefined ? "" : `${one.counted} of ${one.wanted}`, () => chosen(one.id)])),
     el("div", { class: "more" }, more));
   field.focus();
 }
@@ -334,7 +335,7 @@ async function agreement(first = true) {
       el("table", {}, el("thead", {}, el("tr", {}, ["raters", "items", "same", "Cohen's kappa", "95 %"].map((name) => el("th", {}, name)))),
         el("tbody", {}, rows)));
   });
-  fill(main, el("h2", { tabindex: "-1" }, "Agreement"),
+  fill(main, el("h2", { tabindex: "-1" }, named("agreement")), told.news.map((line) => el("p", { class: "news" }, line)),
     el("p", { class: "soft" }, "1 is perfect, 0 is chance; above 0.67 is usable with care, above 0.8 is good (Krippendorff). "
       + "– where all labels are one."), ...parts);
   if (first) main.firstChild.focus();
@@ -344,7 +345,7 @@ async function agreement(first = true) {
 
 function keys() {
   const lines = [...actions.filter((one) => one.label).map((one) => [one.shownKey ?? one.key, one.label]), ["u", "Undo"],
-    ["/", "Search"], ["g", "Guidelines"], ["n", "Next to answer"], ["Alt+1 … 4", "Views"], ["Esc", "Leave a field"]];
+    ["/", "Search"], ["g", "Guidelines"], ["n", "Next to answer"], [`Alt+1 … ${views().length}`, "Views"], ["Esc", "Leave a field"]];
   const box = el("dialog", { "aria-label": "Keys", onclose: () => box.remove() }, el("h2", {}, "Keys"),
     el("dl", { class: "keys" }, lines.map(([name, what]) => [el("dt", {}, el("kbd", {}, name)), el("dd", {}, what)])),
     el("button", { autofocus: true, onclick: () => box.close() }, "Close"));
@@ -356,9 +357,9 @@ const writes = (target) => target.matches?.("textarea, select, input");
 
 document.addEventListener("keydown", (event) => {
   if (!campaign || document.querySelector("dialog[open]") || event.isComposing) return;
-  if (event.altKey && !event.ctrlKey && VIEWS[Number(event.key) - 1]) {
+  if (event.altKey && !event.ctrlKey && views()[Number(event.key) - 1]) {
     event.preventDefault();
-    once(() => open(VIEWS[Number(event.key) - 1]));
+    once(() => open(views()[Number(event.key) - 1]));
     return;
   }
   const name = (event.ctrlKey || event.metaKey ? "Ctrl+" : "") + event.key;
