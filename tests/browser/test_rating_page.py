@@ -91,6 +91,7 @@ def test_two_raters_at_once_are_blind_and_every_answer_is_kept(browser, evaluate
             low = text.startswith("Green") or (name == "Ben" and text.startswith("Red"))
             answer(page, *("1111" if low else "5554"), "Enter")
         page.wait_for_selector("text=Nothing is left for you")
+    for page in pages.values():
         page.keyboard.press("Alt+3")
         page.wait_for_selector("#alpha-accuracy")
         assert "2 of 2 prompts have their answers" in page.text_content(".news")
