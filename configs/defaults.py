@@ -1,4 +1,6 @@
-"""The only home of default values. A section is read once, by `ftjax/experiment.py`; below it nothing has a default.
+"""The home of default values, with `configs/eval/defaults.py` for what evaluations alone need.
+
+A section is read once, by `ftjax/experiment.py`; below it nothing has a default.
 
 To add an algorithm: one function here that returns a locked ConfigDict. An experiment file calls it and changes values.
 """
@@ -86,6 +88,12 @@ def sft() -> ml_collections.ConfigDict:
         "generate_batch": 50,
         "samples": 5,  # answers shown during training and at the end
     }
+    config.retention = {  # what must not be forgotten, measured before and after as well
+        "path": "world:corpus/heldout?size=100",  # chats or texts that training is not about; empty: none
+        "rows": 100,  # at most
+        "max_length": 512,  # tokens of a row; longer ones are left out
+        "check": "",  # as eval.check; empty: loss alone
+    }
     config.log = {
         "every": 1,
         "writers": ("console", "jsonl", "wandb"),  # also tensorboard
@@ -151,7 +159,7 @@ def reward() -> ml_collections.ConfigDict:
         "rows": 256,  # at most
     }
     _preferences(config)
-    del config.eval.text, config.eval.kl_prompts  # of models that write
+    del config.retention, config.eval.kl_prompts  # of models that write
     config.steps = 0
     config.optimizer.learning_rate = 1e-4
     return config.lock()
@@ -274,7 +282,7 @@ def _own_samples(algorithm: str) -> ml_collections.ConfigDict:
     config.stop = {"spike_factor": 0.0, "patience": 0, "kl": 0.0}  # kl: nats a completion that end the run; 0: never
     config.optimizer.update(learning_rate=1e-4, schedule="constant", warmup_steps=0)
     config.eval.update(path="world:preferences/heldout?size=200", check="ftjax.assets.world:reward", every=25)
-    config.eval.text, config.eval.kl_prompts = "", 0
+    config.eval.kl_prompts = 0
     config.log.samples = 10  # steps between tables of completions with their scores; 0: never
     return config
 
@@ -302,7 +310,6 @@ def _preferences(config: ml_collections.ConfigDict) -> None:
     config.data.row_length = 0  # of a packed row: prompts and all their completions; 0: as the largest needs
     config.eval.path = "world:preferences/heldout?size=200"
     config.eval.check = "ftjax.assets.world:reward"
-    config.eval.text = ""  # chats whose perplexity is measured before and after: what the model forgets; empty: none
     config.eval.kl_prompts = 0  # prompts, one sample each, on which the KL to the reference is measured; 0: not at all
 
 
@@ -333,66 +340,7 @@ def evaluate() -> ml_collections.ConfigDict:
     config.data = {
         "path": train.eval.path,
         "holdout": 0.0,  # the share that a run with this seed has held out of the file; 0: the file has no other rows
-        "template": train.data.template,
-        "train_on": train.data.train_on,
-        "max_length": train.data.max_length,
-        "truncation": train.data.truncation,
-    }
+    } | {name: train.data[name] for name in ("template", "train_on", "max_length", "truncation")}
     kept = ("batch_size", "check", "max_new_tokens", "generate_batch", "samples")
     config.eval = {"rows": 0} | {name: train.eval[name] for name in kept}  # rows: at most; 0: all
-    return config.lock()
-
-
-def benchmark() -> ml_collections.ConfigDict:
-    """A model on tasks of lm-evaluation-harness; the sections of the model are those of `evaluate`."""
-    own = evaluate()
-    config = ml_collections.ConfigDict()
-    config.seed = own.seed
-    config.model, config.quant = own.model, own.quant
-    config.data = {"template": own.data.template}
-    config.harness = {
-        "tasks": (),  # names of the harness's tasks and groups, or of local ones
-        "data": "",  # a folder with sets of which local tasks are made (evals/local_tasks.py)
-        "include": "",  # a folder with task files of your own, in the harness's YAML
-        "limit": 0,  # questions of a task at most; 0: all
-        "shots": -1,  # examples before a question; -1: as many as the task says
-        "chat": False,  # questions are rendered with the chat template
-        "length": 512,  # tokens of a row that several requests share
-        "rows": 4,  # rows of a batch, and answers generated at once
-    }
-    config.eval = {"level": 0.95}
-    return config.lock()
-
-
-def judge() -> ml_collections.ConfigDict:
-    """A model that judges which of two answers is better; words and orders are MT-bench's."""
-    config = ml_collections.ConfigDict()
-    config.seed = 0  # of the bootstrap, and of the stub
-    config.judge = {
-        "kind": "endpoint",  # endpoint: OpenAI-compatible, over HTTP | local: a model here | stub: none, seeded
-        "url": "",  # of the endpoint, before /chat/completions: https://host/v1
-        "model": "",  # its name there; local: a model folder, a GGUF file or a run
-        "key": "OPENAI_API_KEY",  # the environment variable that holds the key; this machine itself needs none
-        "mode": "pairwise",  # pairwise: which is better, asked in both orders | single: each rated from 1 to 10
-        "rubric": "",  # a text file with what to judge by, in place of the usual aspects
-        "reference": True,  # the judge sees the reference of a row that has one
-        "temperature": 0.0,
-        "max_tokens": 1024,  # of an answer
-        "concurrency": 8,  # requests on their way at once; local: prompts in a batch
-        "timeout": 120.0,  # seconds without a byte
-        "retries": 8,  # after 429, 5xx, a timeout or a cut line; the pause doubles each time
-        "backoff": 0.25,  # seconds before the first retry
-        "budget_tokens": 2_000_000,  # of prompts and answers together; never overstepped
-        "budget_money": 0.0,  # in the currency of the prices; 0: no cap
-        "prompt_price": 0.0,  # for a million tokens
-        "answer_price": 0.0,
-    }
-    config.stub = {"accuracy": 0.8, "first": 0.1, "nonsense": 0.02}  # how the stub errs
-    config.data = {
-        "path": "",  # lines with prompt, a, b, and if known reference and human (a, b, tie, or a list of votes)
-        "rows": 0,  # at most; 0: all
-        "a": "a",  # what the two are called in the report
-        "b": "b",
-    }
-    config.eval = {"level": 0.95, "resamples": 10_000}  # of intervals; draws of the bootstrap of ratings
     return config.lock()

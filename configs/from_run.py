@@ -8,4 +8,6 @@ from ftjax import config as args
 
 
 def get_config(arg=""):
-    return args.from_run(arg, defaults.sft().to_dict())
+    today = defaults.sft().to_dict()
+    today["retention"]["path"] = ""  # of what is older than the section, and of reward models, which have none
+    return args.from_run(arg, today)

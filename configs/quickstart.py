@@ -1,5 +1,7 @@
 """LoRA on the embedded base: it knows the made world's shops, and learns to answer about them in a fixed format.
 
+What it must not forget is text of the corpus that it was made of (`retention` of configs/defaults.py).
+
 make quickstart
 python scripts/train.py --config configs/quickstart.py
 python scripts/train.py --config configs/quickstart.py:debug
@@ -23,7 +25,7 @@ def get_config(arg=""):
     config.checkpoint.every = 40
     if arg.debug:
         config.steps = 4
-        config.eval.rows = 8
+        config.eval.rows = config.retention.rows = 8
         config.eval.every = 2
         config.checkpoint.every = 2
         config.optimizer.warmup_steps = 1

@@ -20,6 +20,7 @@ RANGES: dict[str, experiment.Range] = {
     "seed": experiment.RANGES["seed"],
     "harness.limit": (lambda v: v >= 0, "at least 0 (0: all)"),
     "harness.shots": (lambda v: v >= -1, "at least -1 (-1: as many as the task says)"),
+    "harness.new_tokens": (lambda v: v >= 0, "at least 0 (0: as many as the task says)"),
     "harness.length": experiment.COUNT,
     "harness.rows": experiment.COUNT,
     "eval.level": (lambda v: 0 < v < 1, "in (0, 1)"),
@@ -67,6 +68,8 @@ def build(config: Any) -> Benchmark:
             raise UserError(
                 f"config.harness.tasks: there is no task {name!r}{near}; local ones: {some([*own], 20) or '-'}"
             )
+        if isinstance(name, dict):
+            name["custom_dataset"]()  # what is wrong with its file is said now
     return Benchmark(c, made, tasks, known)
 
 
@@ -96,6 +99,7 @@ def measure(x: Benchmark) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         tasks=x.tasks,
         num_fewshot=None if h["shots"] < 0 else h["shots"],
         limit=h["limit"] or None,
+        gen_kwargs={"max_gen_toks": h["new_tokens"]} if h["new_tokens"] else None,
         apply_chat_template=h["chat"],
         task_manager=x.known,
         bootstrap_iters=0,
@@ -136,14 +140,17 @@ def _rows(task: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _numbers(result: Mapping[str, Any], rows: list[dict[str, Any]], level: float) -> dict[str, Any]:
-    """Returns the metrics of a task; those that are 0 or 1 of each question have their Wilson interval."""
+    """Returns the metrics of a task; those that are 0 or 1 of each question, or of each of its parts (the instructions
+    of a prompt), have their Wilson interval."""
     numbers: dict[str, Any] = {}
     for key, value in result.items():
         name, _, used = key.partition(",")
         if not used or name.endswith("_stderr") or not isinstance(value, int | float):
             continue
         each = [row.get(name) for row in rows if row["filter"] == used]
-        right = np.array([float(one) for one in each if one in (0, 1)])
-        whole = len(right) == len(each) > 0 and abs(right.mean() - value) < 1e-9
-        numbers[key] = statistics.share(right, None, level=level)._asdict() if whole else {"value": float(value)}
+        parts = [(n, part) for n, one in enumerate(each) for part in (one if isinstance(one, list) else [one])]
+        question = np.array([n for n, _ in parts])
+        right = np.array([float(part) for _, part in parts if part in (0, 1)])
+        whole = len(right) == len(parts) > 0 and abs(right.mean() - value) < 1e-9
+        numbers[key] = statistics.share(right, question, level=level)._asdict() if whole else {"value": float(value)}
     return numbers

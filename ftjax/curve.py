@@ -109,7 +109,7 @@ def run(
     common: Mapping[str, Any],
     made: Plan,
     *,
-    launch: sweep.Launch,
+    train: sweep.Train,
     metric: str,
     worth: float | None,
     say: Callable[[str], None],
@@ -124,7 +124,7 @@ def run(
     if not mark.exists():  # of a folder of ours, before the first file is in it
         atomic.write_json(mark, {"config": spec, "common": dict(common), "runs": dict(made.entries)})
     write_data(made)
-    rows = sweep.sweep(folder, spec, made.entries, common=common, launch=launch, metric=metric, say=say)
+    rows = sweep.sweep(folder, spec, made.entries, common=common, train=train, metric=metric, say=say)
     known = [row for row in rows if metric in row.numbers]
     if not known and any(row.numbers for row in rows):
         raise UserError(f"--metric {metric}: no run has it; there are {', '.join(sorted(rows[0].numbers))}")

@@ -3,9 +3,12 @@
 A composition root like `experiment`: `build` checks everything without weights, `measure` reads them.
 """
 
+from collections.abc import Mapping
 import dataclasses
+import math
 from pathlib import Path
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import jax
 
@@ -14,7 +17,7 @@ from ftjax.algorithms import sft
 from ftjax.checkpoint import hf_import
 from ftjax.data import encode, records, report, template, tokenizer
 from ftjax.errors import UserError
-from ftjax.evals import tasks
+from ftjax.evals import by_row
 from ftjax.models.config import ModelConfig
 from ftjax.train import step as steps
 
@@ -39,8 +42,10 @@ class Evaluation:
     made: inference.Made
     model_dir: Path
     model_config: ModelConfig
+    tokenizer: dict[str, Any]  # its fingerprint, and the name of the template
     data_report: report.EncodeReport
     held_out: held_out.HeldOut
+    protocol: dict[str, Any]  # how perplexities are measured: rows on their own, so there is no stride
 
     @property
     def name(self) -> str:
@@ -58,8 +63,7 @@ def build(config: Any) -> Evaluation:
     model_config = dataclasses.replace(hf_import.read_config(folder), dtype=m["dtype"])
     tok = tokenizer.load(folder)
     tokenizer.check_vocabulary(tok, model_config.vocab_size)
-    if made.template:
-        template.load(made.template, tok)
+    written = template.load(made.template, tok).name if made.template or tok.chat_template else None
     if not d["path"]:
         raise UserError(
             "config.data.path is empty, as a run on preferences has no held-out text of its own; name a file of chats "
@@ -78,13 +82,30 @@ def build(config: Any) -> Evaluation:
         chosen = [examples[i] for i in held]
     else:
         chosen = examples[: e["rows"] or None]
-    found = held_out.build(chosen, records.read(d["path"]), tok, e, length=d["max_length"])
+    source = records.rows_at(d["path"], [one.where for one in chosen])
+    found = held_out.build(chosen, source, tok, e, length=d["max_length"])
     training_data.check_context(model_config, chosen, found)
-    return Evaluation(c, made, folder, model_config, told, found)
+    facts = {"fingerprint": tok.fingerprint, "template": written}
+    protocol = {
+        "context": d["max_length"],
+        "stride": None,
+        "template": made.template or ("the tokenizer's own" if tok.chat_template else None),
+        "counted": d["train_on"],
+    }
+    return Evaluation(c, made, folder, model_config, facts, told, found, protocol)
 
 
-def measure(x: Evaluation) -> tuple[dict[str, float], list[tasks.Answer]]:
-    """Returns all numbers of the held-out rows, and the answers."""
+class Found(NamedTuple):
+    """What was measured, and the seconds of an answer when `batch` of them are made at once, by programs that are
+    compiled already; NaN where nothing is asked."""
+
+    measured: by_row.Measured
+    answer_seconds: float
+    batch: int
+
+
+def measure(x: Evaluation) -> Found:
+    """Returns all numbers of the held-out rows, the answers, both by row, and how long an answer takes."""
     model = inference.load(
         x.made.model,
         adapter=x.made.adapter,
@@ -93,18 +114,36 @@ def measure(x: Evaluation) -> tuple[dict[str, float], list[tasks.Answer]]:
         quant=x.made.quant,
     )
     model = dataclasses.replace(model, config=x.model_config)
-    program = jax.jit(steps.make_evaluate(sft.make(lambda *_: None, x.model_config)))
-    numbers, given = x.held_out.measure(
-        lambda batch: program(None, model.params, jax.tree.map(jax.numpy.asarray, batch)), model
-    )
-    return numbers, given
+    program = jax.jit(steps.make_measure(sft.make(lambda *_: None, x.model_config)))
+    found = x.held_out.measure(lambda batch: program(None, model.params, jax.tree.map(jax.numpy.asarray, batch)), model)
+    again = x.held_out.items[: x.held_out.generate_batch]
+    start = time.perf_counter()
+    x.held_out.answers(model, again)
+    return Found(found, (time.perf_counter() - start) / len(again) if again else math.nan, len(again))
 
 
-def facts(x: Evaluation, numbers: dict[str, float]) -> dict[str, Any]:
+def lines(x: Evaluation, found: Found) -> list[dict[str, Any]]:
+    """Returns the lines of held_out.jsonl, as a run has them, with what was measured as `after`."""
+    return [{**told._asdict(), "after": row} for told, row in zip(x.held_out.told, found.measured.rows, strict=True)]
+
+
+def facts(x: Evaluation, found: Found) -> dict[str, Any]:
     """Returns what evaluation.json holds."""
     return {
         "model": {"path": str(x.model_dir), "hash": hf_import.content_hash(x.model_dir), "adapter": x.made.adapter},
         "data": {"path": x.config["data"]["path"], "report": x.data_report.as_dict()},
         "rows": x.held_out.rows,
-        "metrics": numbers,
+        "tokenizer": x.tokenizer,
+        "protocol": x.protocol,
+        "metrics": found.measured.numbers,
+        "answer_seconds": found.answer_seconds,
+        "answer_batch": found.batch,
     }
+
+
+def in_words(protocol: Mapping[str, Any]) -> str:
+    """Returns the protocol as a sentence."""
+    return (
+        f"each row on its own, {protocol['context']} tokens at most, with "
+        f"{protocol['template'] or 'no'} template; counted: {protocol['counted']}"
+    )

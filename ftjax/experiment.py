@@ -16,7 +16,7 @@ import ml_collections
 import optax
 
 from ftjax import config as configs
-from ftjax import inference, lookup, objective, rollouts, training_data, tree
+from ftjax import held_out, inference, lookup, objective, retention, rollouts, training_data, tree
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter
 from ftjax.algorithms.algorithm import Algorithm
@@ -81,6 +81,8 @@ RANGES: dict[str, Range] = {
     "eval.generate_batch": COUNT,
     "eval.samples": NEVER_OR,
     "eval.kl_prompts": NEVER_OR,
+    "retention.rows": COUNT,
+    "retention.max_length": (lambda v: v >= 2, "at least 2"),
     "loss.names": (lambda v: all(isinstance(name, str) for name in v), "names of losses, (dpo, sft)"),
     "loss.weights": (lambda v: all(isinstance(x, int | float) and 0 < x < math.inf for x in v), "numbers above 0"),
     "loss.beta": POSITIVE,
@@ -171,6 +173,7 @@ class Experiment:
     loader: loader.Loader
     data: training_data.Data
     held_out: Any  # held_out.HeldOut, or of preferences
+    retention: held_out.HeldOut | None
     mesh: jax.sharding.Mesh | None
     start: objective.Start
     objective: objective.Objective
@@ -239,8 +242,9 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
             stop_ids=chat.stop_ids(tok, made),
             mesh=mesh,
         )
-    asked = training_data.hold_out(data, aim, tok, c, model_config, name)
+    asked = training_data.hold_out(data, aim, tok, c, model_config)
     training_data.check_context(model_config, (*itertools.chain(*data.train), *data.chosen), asked)
+    kept = retention.build(c, tok, name, model_config)
     stream = data.stream(data.train)
     if not c["steps"]:
         c["steps"] = math.ceil(stream.batches_per_epoch)
@@ -276,6 +280,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         loader=stream,
         data=data,
         held_out=asked,
+        retention=kept,
         mesh=mesh,
         objective=aim,
         start=start,
@@ -368,6 +373,7 @@ def _derived(x: Experiment) -> dict[str, str]:
         "epoch": f"{x.loader.batches_per_epoch:.1f} steps; {c['steps']} steps are {epochs:.2f} epochs"
         + ("; many for so few rows, lower config.steps or config.data.batch_size" if epochs > MANY_EPOCHS else ""),
         "held out": f"{x.held_out.rows:,} rows of {held}",
+        **({} if x.objective.reward else {"retention": retention.told(x.retention, c["retention"]["path"])}),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         + (f", mesh {dict(x.mesh.shape)}" if x.mesh is not None else ""),
     }

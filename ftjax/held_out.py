@@ -10,9 +10,9 @@ import numpy as np
 
 from ftjax import lookup
 from ftjax.data import batch as arrays
-from ftjax.data import encode, loader, records, tokenizer
+from ftjax.data import encode, loader, records, tokenizer, versions
 from ftjax.errors import UserError
-from ftjax.evals import perplexity, tasks
+from ftjax.evals import by_row, perplexity, tasks
 from ftjax.inference import Model
 
 Sums = Callable[[Any], tuple[Any, Any, dict[str, Any]]]  # batch -> loss sum, weight sum, metric sums
@@ -22,7 +22,9 @@ class HeldOut(NamedTuple):
     """A held-out set, ready to be measured."""
 
     rows: int
+    told: list[by_row.Told]  # what each row is known by
     batches: list[Any]
+    places: by_row.Places
     units: perplexity.Units
     items: list[tasks.Item]  # the questions: all where a check marks the answers, else those that are only shown
     check: tasks.Check | None
@@ -42,11 +44,15 @@ class HeldOut(NamedTuple):
         """Returns greedy answers to some of the items, with their scores (NaN where there is no check)."""
         return ask(self, model, items)
 
-    def measure(self, sums: Sums, model: Model, reference: Any = None) -> tuple[dict[str, float], list[tasks.Answer]]:
-        """Returns all numbers, with the mean score of the answers as `eval_score`, and the answers."""
+    def measure(self, evaluate: by_row.Evaluate, model: Model, reference: Any = None) -> by_row.Measured:
+        """Returns all numbers (the mean score of the answers is `eval_score`), the answers, and all of it by row."""
         del reference  # of algorithms that are held against one
-        numbers, given = self.loss(sums), self.answers(model, self.items)
-        return (numbers | {"eval_score": tasks.mean_score(given)} if self.check else numbers), given
+        numbers, found = by_row.evaluate(evaluate, self.batches, self.units, self.places)
+        given, rows = self.answers(model, self.items), by_row.of_tokens(found)
+        by_row.add_answers(rows, given, range(len(given)), counter(model))
+        return by_row.Measured(
+            numbers | {"eval_score": tasks.mean_score(given)} if self.check else numbers, given, rows
+        )
 
     def remark(self, before: Mapping[str, float], now: Mapping[str, float]) -> str:
         """Returns what a user should be told of an evaluation: nothing."""
@@ -62,6 +68,17 @@ def ask(held: Any, model: Model, items: Sequence[tasks.Item]) -> list[tasks.Answ
         model.complete, max_new_tokens=held.max_new_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
     )
     return tasks.answer(complete, items, held.check or _unmarked, batch_size=held.generate_batch)
+
+
+def counter(model: Model) -> Callable[[str], int]:
+    """Returns the function that counts the tokens of a text."""
+    return lambda text: len(model.tokenizer.encode(text).ids)
+
+
+def known_by(row: Mapping[str, Any], prompt: str, reference: str | None) -> by_row.Told:
+    """Returns what a row is known by, which is the same wherever it stands; `row` is as its file has it."""
+    task = row.get("task")
+    return by_row.Told(versions.row_hash(dict(row))[:16], prompt, reference, None if task is None else str(task))
 
 
 def units(examples: Sequence[encode.Example], tok: tokenizer.Tokenizer) -> perplexity.Units:
@@ -81,36 +98,38 @@ def split(rows: int, *, most: int, share: float, seed: int) -> tuple[np.ndarray,
 
 def build(
     examples: Sequence[encode.Example],
-    source: Sequence[records.Record],
+    source: Mapping[str, dict[str, Any]],
     tok: tokenizer.Tokenizer,
     section: Mapping[str, Any],
     *,
     length: int,
 ) -> HeldOut:
-    """Returns the set of these examples; `source` holds the records that they were made of, and maybe more.
+    """Returns the set of these examples; `source` holds the rows that they were made of by their places.
 
     `section` is the config's `eval`.
     """
     check = lookup.lookup("ftjax.evals", section["check"]) if section["check"] else None
-    by_place = {record.where: record for record in source}
+    form = {"layout": "packed", "batch_size": section["batch_size"], "length": length}
     batches = loader.eval_batches(
         examples,
         collator=arrays.EXAMPLES,
-        layout="packed",
-        batch_size=section["batch_size"],
-        length=length,
         buckets=(),
         shard=loader.Shard(jax.process_index(), jax.process_count()),
+        **form,
     )
-    asked = examples if check else examples[: section["samples"]]
-    items = [item(example, by_place[example.where], tok) for example in asked]
+    sizes = [len(one.ids) for one in examples]
+    items = [item(one, records.from_row(source[one.where], one.where), tok) for one in examples]
     if check and items:
         try_check(check, section["check"], items[0], examples[0].where)
     return HeldOut(
         rows=len(examples),
+        told=[
+            known_by(source[one.where], item.prompt, item.reference) for one, item in zip(examples, items, strict=True)
+        ],
         batches=batches,
+        places=by_row.Places(loader.eval_places(sizes, **form), np.array(sizes)),
         units=units(examples, tok),
-        items=items,
+        items=items if check else items[: section["samples"]],
         check=check,
         max_new_tokens=section["max_new_tokens"],
         generate_batch=section["generate_batch"],

@@ -1,12 +1,11 @@
-"""Held-out prompts, and what a policy makes of them: the score of its greedy answers, the KL, what it forgets."""
+"""Held-out prompts, and what a policy makes of them: the score of its greedy answers, and the KL."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ftjax import held_out, held_out_preferences, lookup
-from ftjax.data import tokenizer
 from ftjax.data.prompts import Prompt
-from ftjax.evals import tasks
+from ftjax.evals import by_row, tasks
 from ftjax.inference import Model
 from ftjax.models.config import ModelConfig
 
@@ -17,12 +16,12 @@ class HeldOutPrompts(NamedTuple):
     """A held-out set of prompts, ready to be measured."""
 
     rows: int
+    told: list[by_row.Told]  # what each row is known by
     items: list[tasks.Item]
     check: tasks.Check | None
     max_new_tokens: int
     generate_batch: int
     config: ModelConfig
-    text: held_out_preferences.Text | None
     kl_prompts: list[list[int]]
     seed: int
 
@@ -38,14 +37,14 @@ class HeldOutPrompts(NamedTuple):
         """Returns greedy answers to some of the prompts, with their scores (NaN where there is no check)."""
         return held_out.ask(self, model, items)
 
-    def measure(
-        self, sums: held_out.Sums, model: Model, reference: Any
-    ) -> tuple[dict[str, float], list[tasks.Answer]]:  # fmt: skip
-        """Returns all numbers, and the answers; the KL only where there are weights of a reference."""
-        del sums
+    def measure(self, evaluate: by_row.Evaluate, model: Model, reference: Any) -> by_row.Measured:
+        """Returns all numbers, the answers, and all of it by row; a KL only where there are weights of a reference."""
+        del evaluate
         given = self.answers(model, self.items)
         numbers = {REWARD: tasks.mean_score(given)} if self.check else {}
-        return numbers | held_out_preferences.of_policy(self, model, reference), given
+        rows: list[by_row.Row] = [{} for _ in self.told]
+        by_row.add_answers(rows, given, range(len(given)), held_out.counter(model))
+        return by_row.Measured(numbers | held_out_preferences.of_policy(self, model, reference), given, rows)
 
     def remark(self, before: Mapping[str, float], now: Mapping[str, float]) -> str:
         """Returns what a user should be told of an evaluation: `watch.Watch` compares it with the rewards."""
@@ -55,27 +54,28 @@ class HeldOutPrompts(NamedTuple):
 
 def build(
     rows: Sequence[Prompt],
-    tok: tokenizer.Tokenizer,
+    source: Mapping[str, dict[str, Any]],
     section: Mapping[str, Any],
     *,
-    template_name: str | None,
     config: ModelConfig,
     seed: int,
 ) -> HeldOutPrompts:
-    """Returns the set of these prompts; `section` is the config's `eval`."""
+    """Returns the set of these prompts; `section` is the config's `eval`, `source` has their rows by place."""
     check = lookup.lookup("ftjax.evals", section["check"]) if section["check"] else None
-    asked = rows if check else rows[: section["samples"]]
-    items = [_item(one) for one in asked]
+    items = [_item(one) for one in rows]
     if check and items:
         held_out.try_check(check, section["check"], items[0], rows[0].where)
     return HeldOutPrompts(
         rows=len(rows),
-        items=items,
+        told=[
+            held_out.known_by(source[one.where], item.prompt, item.reference or None)
+            for one, item in zip(rows, items, strict=True)
+        ],
+        items=items if check else items[: section["samples"]],
         check=check,
         max_new_tokens=section["max_new_tokens"],
         generate_batch=section["generate_batch"],
         config=config,
-        text=held_out_preferences.text_of(section, tok, template_name, config),
         kl_prompts=[one.ids.tolist() for one in rows[: section["kl_prompts"]]],
         seed=seed,
     )

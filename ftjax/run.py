@@ -3,7 +3,7 @@
 The only caller of the loop. What an algorithm or a format adds must not show here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 import contextlib
 import dataclasses
 import functools
@@ -14,15 +14,17 @@ from typing import Any
 
 import jax
 
+from ftjax import before_after, hosts, inference, reference, retention, reward_report, rollouts, tree, watch
 from ftjax import held_out as held_outs
-from ftjax import hosts, inference, reference, reward_report, rollouts, tree, watch
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter, attach
+from ftjax.algorithms import sft
 from ftjax.algorithms.algorithm import frozen
 from ftjax.checkpoint import hf_export, hf_import, peft
 from ftjax.checkpoint.store import Store
+from ftjax.data import used, versions
 from ftjax.errors import UserError
-from ftjax.evals import tasks
+from ftjax.evals import by_row
 from ftjax.experiment import Experiment
 from ftjax.runs import card, clock, plots, report, writers
 from ftjax.runs.folder import Folder, Followed
@@ -40,7 +42,8 @@ class Parts:
     base: Any  # frozen; a tree of None in full fine-tuning, where everything is in the state
     state: states.TrainState
     step: steps.Step
-    sums: Callable[[Any, Any, Any], Any]
+    measure: steps.Measure  # by the loss that is trained with
+    text: steps.Measure  # by the loss of text, which is the same in supervised fine-tuning
 
 
 @contextlib.contextmanager
@@ -86,19 +89,35 @@ def start(x: Experiment, say: Callable[[str], None]) -> Parts:
     else:
         step = epochs.make(x.algorithm, x.optimizer, x.schedule, plan=x.plan, **given)
     out = None if x.state_shardings is None else (x.state_shardings, None)
+    # Elements of all devices are for every host, which adds them up by row.
+    everywhere = None if x.mesh is None else jax.sharding.NamedSharding(x.mesh, jax.sharding.PartitionSpec())
+    measure = jax.jit(steps.make_measure(x.algorithm), out_shardings=everywhere)
+    plain = sft.make(lambda *_: None, x.model_config)
     return Parts(
         experiment=x,
         base=base,
         state=state,
         step=jax.jit(step, donate_argnums=0, out_shardings=out),
-        sums=jax.jit(steps.make_evaluate(x.algorithm)),
+        measure=measure,
+        text=measure if trains_text(x) else jax.jit(steps.make_measure(plain), out_shardings=everywhere),
     )
+
+
+def trains_text(x: Experiment) -> bool:
+    """Tells whether the loss that is trained with is that of text."""
+    return x.objective.data == "rows"
+
+
+def evaluate(parts: Parts, state: states.TrainState) -> by_row.Evaluate:
+    """Returns the function from a host's batch to what its loss, weight and metrics add up to, and its elements."""
+    base = frozen(parts.base, state.extra)
+    return lambda batch: parts.measure(state.trainable, base, meshes.place_batch(parts.experiment.mesh, batch))
 
 
 def sums(parts: Parts, state: states.TrainState) -> held_outs.Sums:
     """Returns the function from a host's batch to its summed loss, weight and metrics."""
-    base = frozen(parts.base, state.extra)
-    return lambda batch: parts.sums(state.trainable, base, meshes.place_batch(parts.experiment.mesh, batch))
+    found = evaluate(parts, state)
+    return lambda batch: found(batch)[0]
 
 
 def model(parts: Parts, trainable: Any) -> inference.Model:
@@ -108,12 +127,19 @@ def model(parts: Parts, trainable: Any) -> inference.Model:
     return inference.Model(x.model_dir, x.model_config, attached, x.tokenizer, x.template, x.stop_ids)
 
 
-def measure(parts: Parts, state: states.TrainState) -> tuple[dict[str, float], list[tasks.Answer]]:
-    """Returns all numbers of the held-out set, and the answers."""
+def measure(parts: Parts, state: states.TrainState, names: Collection[str]) -> before_after.Both:
+    """Returns all that is measured before and after training, by the name of the set."""
     x = parts.experiment
     known = x.algorithm.reference
     held_against = known(frozen(parts.base, state.extra)) if known else None
-    return x.held_out.measure(sums(parts, state), model(parts, state.trainable), held_against)
+    own = model(parts, state.trainable)
+    found = {"held_out": x.held_out.measure(evaluate(parts, state), own, held_against)}
+    if x.retention is not None and "retention" in names:
+        run = evaluate(parts, state)
+        if not trains_text(x):
+            run = lambda batch: parts.text(None, own.params, meshes.place_batch(x.mesh, batch))
+        found["retention"] = retention.measure(x.retention, run, own)
+    return found
 
 
 def train(x: Experiment, folder: Folder, say: Callable[[str], None]) -> dict[str, Any]:
@@ -135,8 +161,11 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
     elif folder.resumed:
         position = 0
     parts = dataclasses.replace(parts, state=state)
-    for name, facts in _inputs(x).items():
+    inputs = _inputs(x)
+    for name, facts in inputs.items():
         folder.json(name, facts)
+    if hosts.is_first():
+        _keep_rows(x, inputs[used.FACTS], folder, say)
     folder.json("tokenizer.json", _tokenizer_facts(x))
     out = writers.make(
         c["log"]["writers"],
@@ -217,6 +246,15 @@ def _inputs(x: Experiment) -> dict[str, dict[str, Any]]:
     }
 
 
+def _keep_rows(x: Experiment, known: dict[str, Any], folder: Folder, say: Callable[[str], None]) -> None:
+    """Adds to what is known of the data which version of each file is read, and writes what becomes of each row."""
+    files, table = used.seen(x.data.sources)
+    for line in used.told(files):
+        say(line)
+    folder.json(used.FACTS, known | {"files": files, "template": versions.template_facts(x.template)})
+    folder.raw(used.ROWS, table.dumped())
+
+
 def check_same(x: Experiment, workdir: Path) -> None:
     """Raises where the base or the data of the run in `workdir` is not what it was started with; writes nothing."""
     for name, facts in _inputs(x).items():
@@ -245,13 +283,16 @@ def _before(parts: Parts, folder: Folder, progress: loop.Progress, say: Callable
     path = folder.path / "before.json"
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
+        before_after.check(parts.experiment, known, str(path))
+        if "rows" not in known:
+            say("an older ftjax began this run, so what changes from row to row, and retention, are not measured")
         # The file is strict JSON, in which an infinite perplexity is the text "Infinity".
         return known | {"metrics": {name: float(value) for name, value in known["metrics"].items()}}
     if progress.step > 0:
         raise UserError(f"{path} is missing, and the run is past its start; put the file back")
     say("measuring the base on the held-out set")
-    numbers, given = measure(parts, parts.state)
-    found = {"metrics": numbers, "answers": held_outs.shown(given)}
+    x = parts.experiment
+    found = before_after.kept(x, measure(parts, parts.state, before_after.sets(x)))
     folder.json("before.json", found)
     return found
 
@@ -269,11 +310,12 @@ def _finish(
     best = store.best()
     if c["checkpoint"]["use"] == "best" and best is not None and best != used:
         state, used = store.restore(best, parts.state)[0], best
-    after, given = measure(parts, state)
+    found = measure(parts, state, before_after.measured(x, before))
+    rows = before_after.both(x, before, found)
     changed = [
         {"prompt": old["prompt"], "reference": old["reference"], "before": old["answer"], "after": new.prediction}
         | ({"score_before": old["score"], "score_after": new.score} if "score" in old else {})
-        for old, new in zip(before["answers"], given, strict=True)
+        for old, new in zip(before["answers"], found["held_out"].answers, strict=True)
     ]
     trainable, total = tree.count(adapter.trained(state.trainable)), tree.count(x.abstract_base)
     summary = {
@@ -281,8 +323,10 @@ def _finish(
         "step": progress.step,
         "checkpoint": used,
         "before": before["metrics"],
-        "after": after,
+        "after": before_after.numbers(found),
+        "change": before_after.changed(rows, c["seed"]),
         "rows": x.held_out.rows,
+        **({"retention_rows": x.retention.rows} if x.retention is not None and "retention" in found else {}),
         "num_tokens": progress.tokens,
         "train_seconds": progress.seconds,
         "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
@@ -293,6 +337,7 @@ def _finish(
         **clock.memory(),
     }
     folder.summary(summary)
+    before_after.leave(rows, folder)
     _save_result(parts, folder, state)
     if x.objective.reward:
         summary |= reward_report.leave(x, parts.base, state.trainable, folder)
@@ -302,7 +347,9 @@ def _finish(
         plots.draw(folder.path / "metrics.jsonl", folder.path / "plots")
     out.close(summary)
     folder.done()
-    return summary | {"samples": changed[: c["eval"]["samples"]]}
+    shown = changed[: c["eval"]["samples"]]
+    flipped = before_after.flipped(rows, summary["change"], [row["prompt"] for row in shown])
+    return summary | {"samples": shown, "flipped": flipped}
 
 
 def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None:

@@ -1,18 +1,22 @@
 """A list of configurations -> a folder of finished runs with one table; what is done is not done again.
 
-A composition root: a run is started here in this process, or by `launch` in one of its own. A run that fails is noted
-and the next one starts. Every run has a folder that scripts/train.py could have made.
+A composition root: a run is trained in this process (`here`), or in one of its own, several at once (`Apart`). A run
+that fails is noted and the others go on. Every run has a folder that scripts/train.py could have made.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 import contextlib
 import fcntl
 import gc
 import json
+import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
-from typing import Any
+import threading
+from typing import Any, NamedTuple
 
 import jax
 
@@ -22,8 +26,23 @@ from ftjax.errors import UserError
 from ftjax.runs import atomic, sweeps
 from ftjax.runs import folder as folders
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 Say = Callable[[str], None]
-Launch = Callable[[str, Mapping[str, Any], Path, bool], None]  # config spec, changes, run folder, whether to resume
+
+
+class Job(NamedTuple):
+    """A run that is to be trained: what is said of it, the config with its changes, its folder."""
+
+    label: str
+    name: str
+    spec: str
+    changes: dict[str, Any]
+    path: Path
+
+
+Tried = tuple[Job, Exception | None]  # and why it failed
+Train = Callable[[Sequence[Job], Say], Iterator[Tried]]
 
 
 class InterruptedSweepError(Exception):
@@ -73,36 +92,37 @@ def sweep(
     entries: Mapping[str, dict[str, Any]],
     *,
     common: Mapping[str, Any],
-    launch: Launch,
+    train: Train,
     metric: str,
     say: Say,
 ) -> list[sweeps.Row]:
-    """Returns the rows of all runs, after those that were missing have run one after another.
+    """Returns the rows of all runs, after `train` has run those that were missing.
 
-    Table and plot of `metric` are written after every run. Raises InterruptedSweepError after a run that was stopped.
+    Table and plot of `metric` are written after every run. Raises InterruptedSweepError when runs were stopped.
     """
     check(folder, spec, entries, common)
     folder.mkdir(parents=True, exist_ok=True)
     failures: dict[str, str] = {}
+    stopped: list[str] = []
     with _owned(folder):
         atomic.write_json(folder / "sweep.json", {"config": spec, "common": dict(common), "runs": dict(entries)})
+        jobs = []
         for number, (name, changes) in enumerate(entries.items(), start=1):
             path, label = folder / name, f"{number} of {len(entries)}: {name}"
             if (path / "DONE").exists():
                 say(f"{label} is done")
+            else:
+                jobs.append(Job(label, name, spec, {**changes, **common}, path))
+        for job, error in train(jobs, say):
+            if error is not None:  # of the user, of a library or ours: the other runs still count
+                failures[job.name] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                say(f"{job.name} failed: {failures[job.name]}")
+            elif not (job.path / "DONE").exists():
+                stopped.append(job.name)
                 continue
-            say(label)
-            try:
-                launch(spec, {**changes, **common}, path, folders.started(path))
-            except UserError as error:
-                failures[name] = str(error)
-            except Exception as error:  # a fault of ours or of a library: the other runs still count
-                failures[name] = f"{type(error).__name__}: {error}"
-            if name in failures:
-                say(f"{name} failed: {failures[name]}")
-            elif not (path / "DONE").exists():
-                raise InterruptedSweepError(name)
             collect(folder, entries, failures, metric=metric)
+        if stopped:
+            raise InterruptedSweepError(", ".join(stopped))
         return collect(folder, entries, failures, metric=metric)
 
 
@@ -127,31 +147,40 @@ def words(spec: str, changes: Mapping[str, Any], path: Path, resume: bool) -> li
     return ["scripts/train.py", "--config", spec, *flags, "--workdir", str(path), *go_on]
 
 
-def train_apart(spec: str, changes: Mapping[str, Any], path: Path, resume: bool) -> None:
-    """Trains one run in a process of its own; what it prints goes to a file beside the run folder."""
-    log = path.with_name(f"{path.name}.log")
-    with log.open("a", encoding="utf-8") as out:
-        command = [sys.executable, *words(spec, changes, path, resume)]
-        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
-    if done.returncode == 130:
-        raise KeyboardInterrupt
-    if done.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        said = lines[-1].removeprefix("error: ") if done.returncode > 0 and lines else "it was killed"
-        raise UserError(f"{said} (exit status {done.returncode}; {log})")
+def here(jobs: Sequence[Job], say: Say, launch: Callable[[Job], None]) -> Iterator[Tried]:
+    """Yields each job after `launch` has trained it in this process; none follows one that was stopped."""
+    for job in jobs:
+        say(job.label)
+        error = _tried(launch, job)
+        yield job, error
+        if _interrupted(job, error):
+            return
 
 
-def train_here(spec: str, changes: Mapping[str, Any], path: Path, resume: bool) -> None:
+def _tried(launch: Callable[[Job], None], job: Job) -> Exception | None:
+    try:
+        launch(job)
+    except Exception as error:
+        return error
+    return None
+
+
+def _interrupted(job: Job, error: Exception | None) -> bool:
+    return error is None and not (job.path / "DONE").exists()
+
+
+def train_here(job: Job) -> None:
     """Trains one run in this process. Programs compiled for it are dropped at the end, and so is their memory."""
     try:
-        built = experiment.build(configs.override(configs.load(spec), changes))
+        built = experiment.build(configs.override(configs.load(job.spec), job.changes))
+        resume = folders.started(job.path)
         if resume:
-            run.check_same(built, path)
+            run.check_same(built, job.path)
         folder = folders.create(
-            path,
-            name=path.name,
+            job.path,
+            name=job.name,
             config=built.config,
-            command=["python", *words(spec, changes, path, resume)],
+            command=["python", *words(job.spec, job.changes, job.path, resume)],
             resume=resume,
             may_change=experiment.MAY_CHANGE,
         )
@@ -160,6 +189,85 @@ def train_here(spec: str, changes: Mapping[str, Any], path: Path, resume: bool) 
     finally:
         jax.clear_caches()
         gc.collect()
+
+
+def in_this_process(jobs: Sequence[Job], say: Say) -> Iterator[Tried]:
+    """Trains runs one after another in this process: no start-up, but no fence between them."""
+    return here(jobs, say, train_here)
+
+
+class Apart:
+    """Trains runs in processes of their own, so many at once; what one prints goes to a file beside its folder.
+
+    A signal reaches the runs through us alone, for they are no part of our group in the terminal: each one saves its
+    state and stops, and we wait for it. Once more ends them at once.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.RLock()  # a signal's handler may run while its thread holds it
+        self._stopped = False
+
+    def __call__(self, jobs: Sequence[Job], say: Say) -> Iterator[Tried]:
+        """Yields each job when it has ended; after a signal those that were running, and no others."""
+        waiting = list(jobs)[::-1]
+        running: dict[futures.Future[Exception | None], Job] = {}
+        with futures.ThreadPoolExecutor(self._at_once) as pool, self._signals():
+            while True:
+                while waiting and len(running) < self._at_once and not self._stopped:
+                    job = waiting.pop()
+                    say(job.label)
+                    running[pool.submit(_tried, self._launch, job)] = job
+                if not running:
+                    return
+                for one in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+                    job, error = running.pop(one), one.result()
+                    self._stopped |= _interrupted(job, error)
+                    yield job, error
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Passes Ctrl-C, SIGTERM and SIGHUP on to the runs inside the block."""
+        previous = {}
+        with contextlib.suppress(ValueError):  # outside of the main thread
+            previous = {number: signal.signal(number, lambda *_: self.stop()) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Has all runs save and stop; called again, it ends them at once."""
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                child.send_signal(signal.SIGINT)
+
+    def _launch(self, job: Job) -> None:
+        log = job.path.with_name(f"{job.name}.log")
+        command = [sys.executable, *words(job.spec, job.changes, job.path, folders.started(job.path))]
+        with log.open("a", encoding="utf-8") as out:
+            with self._lock:
+                if self._stopped:
+                    return
+                child = subprocess.Popen(
+                    command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=self._environment()
+                )
+                self._children.add(child)
+            status = child.wait()
+            with self._lock:
+                self._children.discard(child)
+        if status and not self._stopped:
+            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            said = lines[-1].removeprefix("error: ") if status > 0 and lines else "it was killed"
+            raise UserError(f"{said} (exit status {status}; {log})")
+
+    def _environment(self) -> dict[str, str]:
+        """Returns the environment of a run: JAX takes three quarters of a GPU's memory unless it is told its share."""
+        share = {} if self._at_once == 1 else {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / self._at_once:.2f}"}
+        return {**share, **os.environ}
 
 
 @contextlib.contextmanager

@@ -24,8 +24,10 @@ from ftjax.data import (
     records,
     template,
     tokenizer,
+    used,
 )
 from ftjax.errors import UserError
+from ftjax.evals import by_row
 from ftjax.models.config import ModelConfig
 from ftjax.objective import Objective
 
@@ -37,13 +39,14 @@ class Data(NamedTuple):
 
     train: list[list[Any]]  # one list a path
     chosen: list[Any]  # held out
-    source: list[Any]  # the records that these come from, and maybe more
+    source: dict[str, dict[str, Any]]  # the rows that these come from, by their places
     report: Any  # of the first path
     collator: arrays.Collator
     length: int  # of a packed row
     stream: Callable[[Sequence[Sequence[Any]]], loader.Loader]  # training sets -> their batches
     normalise: list[Any]  # preferences of one completion each, on which a reward model is normalised; may be none
     hash: str  # of the tokens of all rows, trained on or held out: a resumed run must find the same
+    sources: list[used.Source]  # every file that is read, and what became of its rows
 
 
 def _hash(rows: Iterable[Any]) -> str:
@@ -79,15 +82,15 @@ def read(
             encode.encode_file, tok=tok, template_name=name, max_length=d["max_length"], truncation=d["truncation"],
             train_on=d["train_on"],
         )  # fmt: skip
-        records_of: Any = records.read
+        rows_at: Any = records.rows_at
     else:
         encoded = functools.partial(
             candidates.encode_preferences_file, tok=tok, template_name=name, max_length=d["max_length"],
             truncation=d["truncation"], equal=d["equal"], mismatched=objective.mismatched,
         )  # fmt: skip
-        records_of = preferences.read
-    train, chosen, told = _apart(c, encoded)
-    source = records_of(str(e["path"] or d["paths"][0]))
+        rows_at = preferences.rows_at
+    train, chosen, told, sources = _apart(c, encoded)
+    source = rows_at(str(e["path"] or d["paths"][0]), [row.where for row in chosen])
     collator, length, whole = arrays.EXAMPLES, d["max_length"], (*itertools.chain(*train), *chosen)
     if objective.data != "rows":
         for row in whole:
@@ -102,23 +105,39 @@ def read(
     if objective.reward and c["normalise"]["path"]:
         read_ = completions.read(c["normalise"]["path"])
         others = [one for row in read_ for one in row.completions][: c["normalise"]["rows"]]
-    return Data(train, chosen, source, told, collator, length, stream, others, _hash(whole))
+        sources.append(used.Source(c["normalise"]["path"], _named(others, used.MEASURED), used.NOT_READ))
+    return Data(train, chosen, source, told, collator, length, stream, others, _hash(whole), sources)
 
 
-def _apart(c: Mapping[str, Any], encoded: Callable[[Any], tuple[list[Any], Any]]) -> tuple[list[Any], list[Any], Any]:
-    """Returns the rows of each path to train on, those held out, and the report on the first path."""
+def _named(found: Iterable[Any], use: str) -> dict[str, str]:
+    """Returns one use for rows by their places."""
+    return dict.fromkeys((one.where for one in found), use)
+
+
+def _apart(
+    c: Mapping[str, Any], encoded: Callable[[Any], tuple[list[Any], Any]]
+) -> tuple[list[Any], list[Any], Any, list[used.Source]]:
+    """Returns the rows of each path to train on, those held out, the report on the first path, and what was read."""
     d, e = c["data"], c["eval"]
     if not d["paths"]:
         raise UserError("config.data.paths is empty; name a file: --config.data.paths=train.jsonl")
     found = [encoded(path) for path in d["paths"]]
     train, told = [rows for rows, _ in found], found[0][1]
+    sources = [
+        used.Source(path, {**report.left_out, **_named(rows, used.TRAINED)}, used.NOT_READ)
+        for path, (rows, report) in zip(d["paths"], found, strict=True)
+    ]
     if e["path"]:
-        return train, encoded(e["path"])[0][: e["rows"]], told
+        rows, report = encoded(e["path"])
+        chosen = rows[: e["rows"]]
+        sources.append(used.Source(e["path"], {**report.left_out, **_named(chosen, used.HELD_OUT)}, used.NOT_READ))
+        return train, chosen, told, sources
     held, kept = held_out.split(len(train[0]), most=e["rows"], share=e["holdout"], seed=c["seed"])
     if not len(kept):
         raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
     chosen, train[0] = [train[0][i] for i in held], [train[0][i] for i in kept]
-    return train, chosen, told
+    sources[0] = sources[0]._replace(uses={**sources[0].uses, **_named(chosen, used.HELD_OUT)})
+    return train, chosen, told, sources
 
 
 def _stream(
@@ -147,50 +166,53 @@ def _stream(
 
 def _prompts(c: Mapping[str, Any], tok: tokenizer.Tokenizer, name: str | None, shard: loader.Shard) -> Data:
     """Returns the prompts of a config, those held out, and the batches, with ordinary text beside them if asked for."""
-    d, length = c["data"], c["data"]["max_length"]
+    d, e, length = c["data"], c["eval"], c["data"]["max_length"]
     encoded = functools.partial(
         prompts.read, tok=tok, made=template.load(name, tok) if name or tok.chat_template else None, max_length=length,
         truncation=d["truncation"], numbers=itertools.count(),
     )  # fmt: skip
-    train, chosen, told = _apart(c, encoded)
+    train, chosen, told, sources = _apart(c, encoded)
+    source = records.rows_at(str(e["path"] or d["paths"][0]), [one.where for one in chosen])
     plain = functools.partial(_stream, c, collator=prompts.PROMPTS, layout="padded", length=length, shard=shard)
     stream: Callable[..., Any] = plain
     text: list[encode.Example] = []
     if d.get("text"):
-        text, _ = encode.encode_file(
+        text, beside_told = encode.encode_file(
             d["text"], tok, template_name=name, max_length=length, truncation="drop", train_on="all"
         )
+        learned = {**beside_told.left_out, **_named(text, used.BESIDE)}
+        sources.append(used.Source(d["text"], learned, used.NOT_READ))
         beside = loader.Loader(
             [text], collator=arrays.EXAMPLES, weights=None, layout="packed", batch_size=d["batch_size"],
             length=length, buckets=(), seed=c["seed"], shard=shard,
         )  # fmt: skip
         stream = lambda datasets: loader.Beside(plain(datasets), beside, "text")
     whole = _hash((*itertools.chain(*train), *chosen, *text))
-    return Data(train, chosen, [], told, prompts.PROMPTS, length, stream, [], whole)
+    return Data(train, chosen, source, told, prompts.PROMPTS, length, stream, [], whole, sources)
 
 
 def hold_out(
-    data: Data,
-    objective: Objective,
-    tok: tokenizer.Tokenizer,
-    c: Mapping[str, Any],
-    config: ModelConfig,
-    name: str | None,
-) -> Any:
+    data: Data, objective: Objective, tok: tokenizer.Tokenizer, c: Mapping[str, Any], config: ModelConfig
+) -> Any:  # fmt: skip
     """Returns the held-out rows, ready to be measured."""
     if objective.data == "prompts":
-        return held_out_prompts.build(
-            data.chosen, tok, c["eval"], template_name=name, config=config, seed=c["seed"]
-        )  # fmt: skip
+        return held_out_prompts.build(data.chosen, data.source, c["eval"], config=config, seed=c["seed"])
     if objective.data == "rows":
         return held_out.build(data.chosen, data.source, tok, c["eval"], length=c["data"]["max_length"])
+    labels = objective.data == "labels"
+    counts = [len(row.completions) + len(row.mismatched) if labels else len(row.pairs) for row in data.chosen]
+    sizes = [data.collator.size(row) for row in data.chosen]
+    places = loader.eval_places(
+        sizes, layout=c["data"]["layout"], batch_size=c["eval"]["batch_size"], length=data.length
+    )
     return held_out_preferences.build(
         data.chosen,
         data.source,
         tok,
         c["eval"],
         batches=held_batches(data, c),
-        template_name=name,
+        places=by_row.Places(places, np.array(counts)),
+        labels=labels,
         config=config,
         generates=not objective.reward,
         seed=c["seed"],

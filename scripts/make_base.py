@@ -2,6 +2,7 @@
 
   python scripts/make_base.py --out runs/base                # an hour of 2 cores; the same command resumes
   python scripts/make_base.py --out runs/base --corpus-only  # the corpus and its hash, in half a minute
+  python scripts/make_base.py --out runs/half --width 128 --layers 2  # a smaller one, for configs/sweeps/sizes.py
   cp runs/base/base/* ftjax/assets/base/                     # when the card (runs/base/base/README.md) is good
 
 The corpus is the same byte for byte for a seed. How many steps fit into --minutes is decided once, from a measured
@@ -54,11 +55,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="working folder; the model appears in its base/")
     parser.add_argument("--seed", type=int, default=0, help="of the corpus, the weights and the order of rows")
     parser.add_argument("--minutes", type=float, default=50, help="of training")
+    parser.add_argument("--width", type=int, default=SHAPE["hidden_size"], help="of the model, a multiple of 64")
+    parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"], help="of the model")
     parser.add_argument("--rows", type=int, default=world.ROWS, help="of the corpus; fewer only to try the program")
     parser.add_argument("--eval-size", type=int, default=300, help="held-out prompts of each task set for the card")
     parser.add_argument("--corpus-only", action="store_true", help="stop after corpus.jsonl and its hash")
     parser.add_argument("--debug", action="store_true", help="show the stack of an error")
     return parser.parse_args()
+
+
+def shape(width: int, layers: int) -> dict[str, object]:
+    """Returns the config.json of a model of this size, in the proportions of the embedded one."""
+    if width < 64 or width % 64 or layers < 1:
+        raise errors.UserError(f"--width {width} --layers {layers}: a width is a multiple of 64, and there is a layer")
+    heads = width // 64
+    parts = {"num_attention_heads": heads, "num_key_value_heads": max(heads // 2, 1), "num_hidden_layers": layers}
+    return SHAPE | parts | {"hidden_size": width, "intermediate_size": width * 5 // 2}
 
 
 def make(args: argparse.Namespace) -> None:
@@ -70,7 +82,7 @@ def make(args: argparse.Namespace) -> None:
     print(f"{args.out / 'corpus.jsonl'}: {corpus['rows']:,} rows, {corpus['bytes']:,} bytes, sha256 {corpus['sha256']}")
     if args.corpus_only:
         return
-    pretrain.write_model_folder(args.out, seed=args.seed, shape=SHAPE)
+    pretrain.write_model_folder(args.out, seed=args.seed, shape=shape(args.width, args.layers))
     trained = pretrain.train(
         args.out,
         minutes=args.minutes,
@@ -87,7 +99,8 @@ def make(args: argparse.Namespace) -> None:
         corpus=corpus,
         trained=trained,
         size=args.eval_size,
-        command=f"python scripts/make_base.py --out {args.out} --seed {args.seed} --minutes {args.minutes:g}",
+        command=f"python scripts/make_base.py --out {args.out} --seed {args.seed} --minutes {args.minutes:g} "
+        f"--width {args.width} --layers {args.layers}",
     )
 
 

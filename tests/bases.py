@@ -64,10 +64,17 @@ def write_rows(path: Path, found: list[dict]) -> Path:
     return path
 
 
-def write_base(folder: Path, *, template: str | None = TEMPLATE, seed: int = 0, extra_tokens: int = 0) -> Path:
+def write_base(
+    folder: Path,
+    *,
+    template: str | None = TEMPLATE,
+    seed: int = 0,
+    extra_tokens: int = 0,
+    shape: dict[str, Any] | None = None,
+) -> Path:
     """Writes a random Llama with a byte-level tokenizer and returns its folder.
 
-    `extra_tokens` adds tokens to the tokenizer that the embedding has no rows for.
+    `extra_tokens` adds tokens to the tokenizer that the embedding has no rows for; `shape` changes what is in `SHAPE`.
     """
     folder.mkdir(parents=True)
     core = tokenizers.Tokenizer(models.BPE())
@@ -78,7 +85,8 @@ def write_base(folder: Path, *, template: str | None = TEMPLATE, seed: int = 0, 
         vocab_size=320, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     core.train_from_iterator([m["content"] for row in rows(64) for m in row["messages"]], trainer)
-    shape = {**SHAPE, "vocab_size": core.get_vocab_size(), "eos_token_id": 2, "pad_token_id": 0, "dtype": "float32"}
+    shape = {**SHAPE, **(shape or {}), "vocab_size": core.get_vocab_size(), "dtype": "float32"}
+    shape |= {"eos_token_id": 2, "pad_token_id": 0}
     core.add_tokens([f"<more{number}>" for number in range(extra_tokens)])
     core.save(str(folder / "tokenizer.json"))
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|pad|>"}
@@ -137,7 +145,7 @@ def preferences(kind: str, base: Path, data: Path, **changes: Any) -> Any:
     flat = {name.replace("__", "."): value for name, value in changes.items()}
     own = {"data.paths": (str(data),), "eval.path": "", "eval.check": "", "data.batch_size": 8}
     if kind == "dpo":
-        own |= {"eval.text": "", "eval.kl_prompts": 0}
+        own |= {"eval.kl_prompts": 0}
     config = configs.load(f"{ROOT}/configs/smoke/{kind}.py:model={base}")
     return configs.override(config, SMALL | own | flat)
 
@@ -173,7 +181,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tiny_row
     from ftjax import experiment, run
     from ftjax.runs import folder as folders
 
-    config = configs.load(f"{ROOT}/configs/sft/jsonl.py:data={tiny_rows},model={tiny_base},steps=4,exact=true")
+    spec = f"{ROOT}/configs/sft/jsonl.py:data={tiny_rows},model={tiny_base},steps=4,exact=true,retention={tiny_rows}"
+    config = configs.load(spec)
     configs.override(config, SMALL)
     asked: set[str] = set()
     with pytest.MonkeyPatch.context() as patch:

@@ -198,7 +198,11 @@ CASES = {
     "system_prompts": Case(
         [turns("system", "Be kind.", "user", "Hi", "assistant", "Hello."), *MANY[:3]],
         {1},
-        [turns("system", "Be kind.", "user", "Hi", "assistant", "Hello."), {"text": "Hello."}],
+        [
+            turns("system", "Be kind.", "user", "Hi", "assistant", "Hello."),
+            turns("system", "You are a pirate.", "user", "Hi", "assistant", "Ahoy."),
+            {"text": "Hello."},
+        ],
     ),
     "answer_format": Case([*MANY[:20], chat("How tall is this?", '{"floors": 3}')], {21}, MANY[:20]),
     "placeholders": Case(

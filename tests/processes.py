@@ -70,6 +70,11 @@ def metrics(folder):
     return [{name: row[name] for name in row if not name.startswith(OF_THE_MACHINE)} for row in rows]
 
 
+def rows(path):
+    """Returns the lines of a JSONL file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def files(folder):
     """Returns the bytes of all files below a folder, by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -82,7 +87,10 @@ def assert_same_run(one: Path, other: Path, result: str = "adapter/adapter_model
     assert files(one / "samples") == files(other / "samples")
     assert (one / "answers.jsonl").read_bytes() == (other / "answers.jsonl").read_bytes()
     first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, other))
-    for name in ("reason", "step", "checkpoint", "before", "after", "num_tokens"):
+    for name in ("held_out.jsonl", "retention.jsonl"):
+        assert (one / name).exists() == (other / name).exists()
+        assert not (one / name).exists() or (one / name).read_bytes() == (other / name).read_bytes()
+    for name in ("reason", "step", "checkpoint", "before", "after", "change", "num_tokens"):
         assert first[name] == second[name], name
     assert (one / "DONE").exists()
     assert (other / "DONE").exists()

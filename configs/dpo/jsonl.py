@@ -4,7 +4,7 @@ python scripts/train.py --config configs/dpo/jsonl.py:data=pairs.jsonl[,eval=tes
 python scripts/train.py --config configs/dpo/jsonl.py:data=pairs.jsonl,adapter=runs/sft/adapter    # go on from SFT
 
 With `adapter` (of the rank and targets of `config.adapter`) the reference is the base with that adapter. `check=NAME`
-scores the answers to held-out prompts, before and after.
+scores the answers to held-out prompts, before and after. `retention=FILE` names chats that it must not forget.
 """
 
 from configs import defaults, losses, models
@@ -12,13 +12,16 @@ from ftjax import config as args
 
 
 def get_config(arg=""):
-    arg = args.parse(arg, data="", eval="", model="base", adapter="", loss="dpo", template="", check="", steps=0)
+    arg = args.parse(
+        arg, data="", eval="", model="base", adapter="", loss="dpo", template="", check="", retention="", steps=0
+    )
     config = defaults.dpo()
     models.use(config, arg.model)
     config.optimizer.learning_rate /= 10  # of a policy that only moves as far as the pairs say
     config.data.paths = (arg.data,) if arg.data else ()
     config.eval.path = arg.eval
     config.eval.check = arg.check
+    config.retention.path = arg.retention or config.retention.path
     config.eval.kl_prompts = 50
     losses.use(config, arg.loss)
     if arg.template:

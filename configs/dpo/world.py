@@ -23,12 +23,12 @@ def get_config(arg=""):
     config.data.batch_size = 16
     config.optimizer.learning_rate = 8e-4
     config.eval.every = 100
-    config.eval.text = "world:reading/heldout"
+    config.retention.path, config.retention.rows = "world:reading/heldout", 200  # it also answers questions on texts
     config.eval.kl_prompts = 200
     config.checkpoint.every = 100
     if arg.debug:
         config.steps = 4
-        config.eval.rows = 8
+        config.eval.rows = config.retention.rows = 8
         config.eval.every = 2
         config.eval.kl_prompts = 8
         config.checkpoint.every = 2

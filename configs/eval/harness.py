@@ -5,11 +5,12 @@ python scripts/evaluate.py --config configs/eval/harness.py:model=DIR,adapter=DI
     --config.harness.tasks=(arc_easy_local,)
 
 `data` is a folder with sets of which local tasks are made, so that nothing is fetched: arc_easy_requests, mmlu_subset,
-anthropic_persona_evals, wikitext2_valid; without `harness.tasks` the error names what it has. `include` is a folder
-with task files of your own. Expect benchmarks.json and samples.jsonl: each metric with its interval, each question.
+anthropic_persona_evals, wikitext2_valid, gsm8k_train, ifeval; without `harness.tasks` the error names what it has.
+`include` is a folder with task files of your own. Expect benchmarks.json and samples.jsonl: each metric with its
+interval, each question.
 """
 
-from configs import defaults
+from configs.eval import defaults
 from ftjax import config as args
 
 

@@ -10,7 +10,7 @@ and if known `reference` and `human` (a, b, tie, or a list of votes). Expect jud
 folder. Killed, the same command goes on; nothing that was answered is asked again.
 """
 
-from configs import defaults
+from configs.eval import defaults
 from ftjax import config as args
 
 

@@ -29,13 +29,13 @@ def get_config(arg=""):
     config.eval.check = "ftjax.assets.world:check"
     config.eval.max_new_tokens = 24
     config.eval.every = 20
-    config.eval.text = "world:reading/heldout"
+    config.retention.path, config.retention.rows = "world:reading/heldout", 200  # it also answers questions on texts
     config.eval.kl_prompts = 100
     config.checkpoint.every = 20
     if arg.debug:
         config.steps = 2
         config.data.batch_size = 4
         config.rollout.samples = 4
-        config.eval.rows = 8
+        config.eval.rows = config.retention.rows = 8
         config.eval.kl_prompts = 4
     return config

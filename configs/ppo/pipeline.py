@@ -175,6 +175,8 @@ def small(stage):
     else:
         stage.steps, stage.optimizer.warmup_steps = 2, 0
         stage.eval.rows, stage.eval.every = 8, 0
+        if "retention" in stage:
+            stage.retention.rows = 8
         stage.data.batch_size = 4
         if "rollout" in stage:
             stage.rollout.max_new_tokens = 16

@@ -31,6 +31,7 @@ def get_config(arg=""):
     config.eval.every = 500
     config.eval.batch_size = 64
     config.eval.check = ""
+    config.retention.path = ""  # random weights know nothing
     config.eval.samples = 0
     config.log.every = 10
     config.log.writers = ("jsonl",)

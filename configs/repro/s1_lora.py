@@ -33,6 +33,7 @@ def get_config(arg=""):
         model="runs/repro/s1/base/model",
         data="runs/repro/s1/b_train.jsonl",
         eval="runs/repro/s1/b_heldout.jsonl",
+        retention="runs/repro/s1/a_heldout.jsonl",
     )
     config = defaults.sft()
     config.steps = 250
@@ -50,6 +51,7 @@ def get_config(arg=""):
     config.eval.every = 0
     config.eval.batch_size = 64
     config.eval.check = ""
+    config.retention.path = arg.retention  # what S1 was trained on
     config.eval.samples = 0
     config.log.every = 10
     config.log.writers = ("jsonl",)

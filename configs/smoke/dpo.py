@@ -4,23 +4,23 @@ python scripts/train.py --config configs/smoke/dpo.py
 python scripts/train.py --config configs/smoke/dpo.py:loss=ipo      # or any name of docs/preferences.md for pairs
 """
 
-from configs import defaults, losses
+from configs import defaults, losses, models
 from ftjax import config as args
 
 
 def get_config(arg=""):
     arg = args.parse(arg, model="base", loss="dpo")
     config = defaults.dpo()
-    small(config)
-    config.model.path = arg.model
+    small(config, arg.model)
     losses.use(config, arg.loss)
-    config.eval.text = "world:reading/heldout?size=8"
     config.eval.kl_prompts = 4
     return config
 
 
-def small(config):
-    """Sets the sizes of a config on preferences so that it runs in seconds."""
+def small(config, model):
+    """Sets the base of a config on preferences, and sizes so that it runs in seconds."""
+    config.model.path = model
+    models.keep(config, "world:reading/heldout?size=8" if model == "base" else "")
     config.steps = 4
     config.data.paths = ("world:preferences/train?size=40",)
     config.data.max_length = 128

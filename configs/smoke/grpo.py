@@ -12,7 +12,6 @@ from ftjax import config as args
 def get_config(arg=""):
     arg = args.parse(arg, model="base", algorithm="grpo")
     config = {"grpo": defaults.grpo, "raft": defaults.raft, "online_dpo": defaults.online_dpo}[arg.algorithm]()
-    ppo.small(config)
-    config.model.path = arg.model
+    ppo.small(config, arg.model)
     config.rollout.samples = 4
     return config

@@ -11,6 +11,5 @@ from ftjax import config as args
 def get_config(arg=""):
     arg = args.parse(arg, model="base")
     config = defaults.kto()
-    dpo.small(config)
-    config.model.path = arg.model
+    dpo.small(config, arg.model)
     return config

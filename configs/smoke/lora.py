@@ -5,7 +5,7 @@ python scripts/train.py --config configs/smoke/lora.py:model=DIR
 python scripts/train.py --config configs/smoke/lora.py:adapter=dora     # or pissa, olora, ia3, vera
 """
 
-from configs import defaults
+from configs import defaults, models
 from ftjax import config as args
 
 
@@ -17,6 +17,7 @@ def get_config(arg=""):
         config.adapter.targets = "k_proj,v_proj,down_proj"
     config.steps = 4
     config.model.path = arg.model
+    models.keep(config, "world:corpus/heldout?size=8" if arg.model == "base" else "")
     config.data.paths = ("world:format/train?size=40",)
     config.data.max_length = 64
     config.data.batch_size = 8

@@ -11,7 +11,6 @@ from ftjax import config as args
 def get_config(arg=""):
     arg = args.parse(arg, model="base")
     config = defaults.reward()
-    dpo.small(config)
-    config.model.path = arg.model
+    dpo.small(config, arg.model)
     config.normalise.rows = 16
     return config

@@ -1,8 +1,8 @@
 """Which rank and which learning rate suit a task: LoRA at three ranks and three rates.
 
-python scripts/sweep.py --config configs/sweeps/lora.py --list
-python scripts/sweep.py --config configs/sweeps/lora.py --workdir runs/rates
-python scripts/sweep.py --config configs/sweeps/lora.py:data=train.jsonl,model=smollm2-135m --config.steps=100
+python scripts/sweep.py --config configs/sweeps/lora.py
+python scripts/sweep.py --config configs/sweeps/lora.py --run 2 --workdir runs/rates
+python scripts/sweep.py --config configs/sweeps/lora.py:data=train.jsonl,model=smollm2-135m --config.steps=100 --run 1
 
 The rates are a third, once and three times that of the model. Alpha stays, so the update is scaled by alpha / rank and
 the best rate should hardly depend on the rank.

@@ -20,11 +20,11 @@ def get_config(arg=""):
     config = world.get_config()
     if arg.labels:
         kto = defaults.kto()
-        for section in ("data", "optimizer", "eval"):
+        for section in ("data", "optimizer", "eval", "retention"):
             kto[section].update(config[section])
         config = kto
     config.steps = 100
-    config.eval.rows = 100
+    config.eval.rows = config.retention.rows = 100
     config.eval.every = 0
     config.eval.kl_prompts = 100
     config.checkpoint.every = 0

@@ -80,13 +80,12 @@ def encode_preferences_file(
     known = cache.read(key, _ARRAYS)
     if known is not None:
         arrays, about = known
-        told = preference_report.from_dict(about["summary"])
-        return _from_arrays(arrays, about["wheres"]), dataclasses.replace(told, from_cache=True)
+        return _from_arrays(arrays, about["wheres"]), preference_report.cached(about["summary"], about["left_out"])
     rows = preferences.read(str(data)) if isinstance(data, (str, Path)) else data
     found, partners, told = _encode(
         rows, tok, made=made, max_length=max_length, truncation=truncation, equal=equal, mismatched=mismatched
     )
-    about = {"wheres": [one.where for one in found], "summary": told.as_dict()}
+    about = {"wheres": [one.where for one in found], "summary": told.as_dict(), "left_out": told.left_out}
     cache.write(key, arrays=_as_arrays(found, partners), about=about)
     return found, told
 
@@ -177,6 +176,7 @@ def _without_equal(row: Preference, equal: str, counts: preference_report.Counts
         if len(row.completions) < 2:
             return row  # a label or a score of one completion
         counts.tied += 1
+        counts.left_out[row.where] = "all ranks are tied"
         return None
     bare = [_bare(completion) for completion in row.completions]
     different = [n for n, (better, worse) in enumerate(row.pairs) if bare[better] != bare[worse]]
@@ -191,6 +191,7 @@ def _without_equal(row: Preference, equal: str, counts: preference_report.Counts
     counts.equal_pairs += len(row.pairs) - len(different)
     if not different:
         counts.equal += 1
+        counts.left_out[row.where] = "its completions are equal but for white space"
         return None
     keep = lambda values: tuple(values[n] for n in different)
     return dataclasses.replace(row, pairs=keep(row.pairs), margins=keep(row.margins))
@@ -306,9 +307,11 @@ def _fitted(
         )
     if truncation == "drop":
         counts.dropped += 1
+        counts.left_out[one.where] = f"longer than {max_length} tokens"
         return None
     if least(one, tok) + _most(one) > max_length:
         counts.emptied += 1
+        counts.left_out[one.where] = f"a completion alone is longer than {max_length} tokens"
         return None
     return cut(one, _most(one), max_length, tok)
 

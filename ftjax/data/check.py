@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ftjax import errors
-from ftjax.data import checks, report, rows, tokenizer, tokens_of_rows
+from ftjax.data import checks, guide, report, rows, scored, scores_told, tokenizer, tokens_of_rows
 from ftjax.data.checks import _diversity, _hidden, _text, edge_cases_missing, fewer_than_50, length_bias
 
 SEVERITIES = ("error", "warning", "note")
@@ -110,18 +110,23 @@ def load(
     against: Sequence[str],
     columns: dict[str, str] | None,
     progress: Callable[[], None],
+    counted: Callable[[int, int], None],
 ) -> rows.DataFile:
-    """Returns a data file with all that rules look at: token counts where there is a model, and evaluation files."""
+    """Returns a data file with all that rules look at: token counts where there is a model, and evaluation files.
+
+    `progress` is called for each row that is read, `counted` with how many of how many have their tokens counted.
+    """
     if max_length is not None and max_length < 2:
         raise errors.UserError(f"--max-length {max_length} must be at least 2: one token to read and one to predict")
     data = rows.read(path, columns=columns, progress=progress)
     data.against = [rows.read(other, columns=columns) for other in against]
+    scored.attach(data)
     if model is None:
         if max_length is not None or template_name is not None:
             raise errors.UserError("--max-length and --template count tokens, which needs --model")
         return data
     taken = [row.record for row in data.readable if row.record is not None]
-    data.tokens = tokens_of_rows.count(taken, tokenizer.load(model), template_name=template_name)
+    data.tokens = tokens_of_rows.count(taken, tokenizer.load(model), template_name=template_name, progress=counted)
     data.limit = max_length if max_length is not None else tokens_of_rows.context(model)
     return data
 
@@ -166,17 +171,24 @@ def _summary(data: rows.DataFile, findings: Sequence[Finding], skipped: dict[str
             made["tokens"] = {"all": int(counted.sum()), "limit": data.limit, **_lengths(counted)}
     if data.topics is not None:
         found = data.topics
+        made["clusters_by"] = "embeddings of the model" if found.by_model else "words (TF-IDF)"
         made["clusters"] = [
             {"words": name, "share": round(share, 4)} for name, share in zip(found.names, found.shares, strict=True)
         ]
         made["nearest_neighbour"] = {
             f"p{p}": round(float(np.percentile(found.distance, p)), 4) for p in (1, 10, 50, 90)
         }
+    if data.scores is not None:
+        made["scores"] = {"model": data.scores.manifest["model"], "told": scores_told.summary(data.scores)}
+    if data.unscored is not None:
+        made["scores"] = {"not_used": data.unscored}
     if data.pairs:
         longer, total = length_bias.counted(data)
         ends = length_bias.interval(longer, total) if total else (0.0, 1.0)
         made["longer_wins"] = {"pairs": total, "longer": longer, "interval": [round(end, 4) for end in ends]}
     made["verdict"] = _verdict(made)
+    errors_ = [name for name in made["rules"] if name in _named("error")]
+    made["guide"] = [line.as_dict() for line in guide.judged(data, made, errors_)]
     return made
 
 
@@ -188,6 +200,11 @@ def _lengths(found: np.ndarray) -> dict[str, Any]:
         **report.percentiles(found),
         "histogram": report.histogram(found),
     }
+
+
+def _scored(said: dict[str, Any]) -> list[str]:
+    first, *others = said["told"] or ["none"]
+    return [f"scores     by {said['model']}: {first}", *(f"           {line}" for line in others)]
 
 
 def _verdict(summary: dict[str, Any]) -> str:
@@ -223,7 +240,11 @@ def _told(summary: dict[str, Any]) -> list[str]:
         lines.append(f"diversity  {said}")
     if "clusters" in summary:
         first = summary["clusters"][0]
-        lines.append(f"topics     {len(summary['clusters'])}, the largest {first['share']:.0%} ({first['words']})")
+        by = f", by {summary['clusters_by']}" if "told" in summary.get("scores", ()) else ""
+        lines.append(f"topics     {len(summary['clusters'])}, the largest {first['share']:.0%} ({first['words']}){by}")
+    if "scores" in summary:
+        said = summary["scores"]
+        lines += [f"scores     not used: {said['not_used']}"] if "not_used" in said else _scored(said)
     if "longer_wins" in summary and summary["longer_wins"]["pairs"]:
         one = summary["longer_wins"]
         low, high = one["interval"]

@@ -5,8 +5,9 @@ stop token; the first token is never trained (nothing predicts it); a row withou
 is cut or left out without being counted in the report.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-import dataclasses
+from concurrent import futures
 import hashlib
 import itertools
 from pathlib import Path
@@ -20,7 +21,7 @@ from ftjax.data.sources import world
 
 TRAIN_ON = ("assistant", "last_assistant", "all")
 TRUNCATION = ("drop", "truncate", "error")
-FORMAT = 1  # of the encoding rules: a change of what a row encodes to must change this, so that caches are rebuilt
+FORMAT = 2  # of the encoding rules and of what a cache holds: a change must change this, so that caches are rebuilt
 _BATCH = 1024  # rows tokenised in one call
 
 
@@ -58,7 +59,7 @@ def encode_file(
             Example(arrays["ids"][a:b], arrays["mask"][a:b], where)
             for (a, b), where in zip(bounds, about["wheres"], strict=True)
         ]
-        return found, dataclasses.replace(report.from_dict(about["summary"]), from_cache=True)
+        return found, report.cached(about["summary"], about["left_out"])
     rows = records.read(str(data)) if isinstance(data, (str, Path)) else data
     examples, told = encode_records(
         rows, tok, made=made, max_length=max_length, truncation=truncation, train_on=train_on
@@ -70,7 +71,11 @@ def encode_file(
             "mask": np.concatenate([example.mask for example in examples]),
             "offsets": np.cumsum([0, *(len(example.ids) for example in examples)]),
         },
-        about={"wheres": [example.where for example in examples], "summary": told.as_dict()},
+        about={
+            "wheres": [example.where for example in examples],
+            "summary": told.as_dict(),
+            "left_out": told.left_out,
+        },
     )
     return examples, told
 
@@ -112,10 +117,12 @@ def encode_records(
                 )
             if truncation == "drop":
                 counts.dropped += 1
+                counts.left_out[example.where] = f"longer than {max_length} tokens"
                 continue
             example = Example(example.ids[:max_length], example.mask[:max_length], example.where)
             if not example.mask.any():
                 counts.emptied += 1
+                counts.left_out[example.where] = f"its answer begins behind {max_length} tokens"
                 continue
             counts.truncated += 1
         counts.keep(example.mask)
@@ -173,23 +180,44 @@ def encoded(
 def attempts(
     rows: Sequence[records.Record], drafter: draft.Drafter, tok: tokenizer.Tokenizer
 ) -> Iterator[tuple[Example, draft.Draft] | errors.UserError]:
-    """Yields what `encoded` yields, and in the place of a row that cannot be encoded why."""
-    for first in range(0, len(rows), _BATCH):
-        drafts = [_attempted(drafter, record) for record in rows[first : first + _BATCH]]
-        whole = [one for one in drafts if isinstance(one, draft.Draft)]
-        heads = iter(tok.encode_batch([one.pieces[0].text for one in whole]))
-        tails = iter(tok.continue_batch([piece.text for one in whole for piece in one.pieces[1:]]))
-        for one in drafts:
-            if isinstance(one, errors.UserError):
-                yield one
-                continue
-            encodings = [next(heads), *itertools.islice(tails, len(one.pieces) - 1)]
-            try:
-                example = _example(one, encodings, drafter.stops, tok)
-            except errors.UserError as refusal:
-                yield refusal
-            else:
-                yield example, one
+    """Yields what `encoded` yields, and in the place of a row that cannot be encoded why.
+
+    A thread tokenises a batch, which lets other threads run, while the next one is drafted.
+    """
+    with futures.ThreadPoolExecutor(1) as beside:
+        waiting: deque[tuple[list[Any], futures.Future[Any]]] = deque()
+        for first in range(0, len(rows), _BATCH):
+            drafts = [_attempted(drafter, record) for record in rows[first : first + _BATCH]]
+            waiting.append((drafts, beside.submit(_tokenised, drafts, tok)))
+            if len(waiting) > 1:
+                yield from _examples(*waiting.popleft(), drafter, tok)
+        while waiting:
+            yield from _examples(*waiting.popleft(), drafter, tok)
+
+
+def _tokenised(drafts: Sequence[Any], tok: tokenizer.Tokenizer) -> tuple[list[Any], list[Any]]:
+    """Returns the encodings of the first pieces of drafts, and of all others, one after another."""
+    whole = [one for one in drafts if isinstance(one, draft.Draft)]
+    heads = tok.encode_batch([one.pieces[0].text for one in whole])
+    return heads, tok.continue_batch([piece.text for one in whole for piece in one.pieces[1:]])
+
+
+def _examples(
+    drafts: Sequence[Any], tokenised: futures.Future[Any], drafter: draft.Drafter, tok: tokenizer.Tokenizer
+) -> Iterator[tuple[Example, draft.Draft] | errors.UserError]:
+    """Yields the examples of a batch of drafts, or why there is none."""
+    heads, tails = map(iter, tokenised.result())
+    for one in drafts:
+        if isinstance(one, errors.UserError):
+            yield one
+            continue
+        encodings = [next(heads), *itertools.islice(tails, len(one.pieces) - 1)]
+        try:
+            example = _example(one, encodings, drafter.stops, tok)
+        except errors.UserError as refusal:
+            yield refusal
+        else:
+            yield example, one
 
 
 def _attempted(drafter: draft.Drafter, record: records.Record) -> draft.Draft | errors.UserError:

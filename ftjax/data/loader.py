@@ -231,19 +231,25 @@ def eval_batches(
     """
     here = _slice(batch_size, shard)
     sizes = [collator.size(example) for example in examples]
-    if layout == "packed":
-        groups = sorted(pack.members(pack.best_fit(sizes, length=length)), key=lambda rows: int(rows[0]))
-    else:
-        groups = [np.array([i]) for i in range(len(examples))]
     made = []
-    for first in range(0, len(groups), batch_size):
-        chosen = groups[first : first + batch_size]
+    for chosen in eval_places(sizes, layout=layout, batch_size=batch_size, length=length):
         height = (
             length if layout == "packed" else arrays.bucket(max(sizes[i] for rows in chosen for i in rows), buckets)
         )
         rows = [[examples[i] for i in group] for group in chosen] + [[]] * (batch_size - len(chosen))
         made.append(collator.collate(rows[here], length=height))
     return made
+
+
+def eval_places(
+    sizes: Sequence[int], *, layout: str, batch_size: int, length: int
+) -> list[list[np.ndarray]]:  # fmt: skip
+    """Returns which examples, in order, stand in each row of each global batch of `eval_batches`."""
+    if layout == "packed":
+        groups = sorted(pack.members(pack.best_fit(sizes, length=length)), key=lambda rows: int(rows[0]))
+    else:
+        groups = [np.array([i]) for i in range(len(sizes))]
+    return [groups[first : first + batch_size] for first in range(0, len(groups), batch_size)]
 
 
 def _ahead(source: Any, start: int, threads: int, prefetch: int) -> Iterator[Any]:

@@ -1,52 +1,20 @@
 """The report of `data.py check` as one HTML page: no script, no outside asset, private data masked."""
 
 from collections.abc import Iterable, Sequence
-import difflib
 import html
+import itertools
 from pathlib import Path
-import re
 from typing import Any
 
-from ftjax.data import check, files, plots_svg, rows
-from ftjax.data.checks import _hidden, edge_cases_missing
+import numpy as np
+
+from ftjax.data import check, files, html_parts, plots_svg, rows
+from ftjax.data.checks import edge_cases_missing
 
 _FINDINGS = 20  # of a rule on the page
+_PLACES = 4  # lines of one message
 _PAIRS = 8  # of nearly equal rows, side by side
 _ROWS = 3  # longest and shortest
-_CHARACTERS = 700  # of a row
-_WORDS = re.compile(r"\s+|[^\s]+")
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #5b6470; --line: #dfe3e8; --paper: #fff; --box: #f6f7f9;
-  --bar: #4c7fb8; --error: #b3261e; --warning: #8a5a00; --note: #3d5a80; --good: #1b6e3c; --mark: #ffe2a8; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #a2abb6; --line: #39414b; --paper: #15181c;
-  --box: #1e2329; --bar: #7aa9dc; --error: #ff8a80; --warning: #f2c14e; --note: #9bbce6; --good: #7fd49d; --mark:
-  #5c4a1c; } }
-* { box-sizing: border-box; }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
-  max-width: 68rem; padding: 1.5rem 1rem 4rem; overflow-wrap: anywhere; }
-h1 { font-size: 1.4rem; line-height: 1.25; margin: 0 0 .5rem; } h2 { font-size: 1.15rem; margin: 2.4rem 0 .6rem; }
-h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; } p { margin: .4rem 0; } .soft { color: var(--soft); font-size: .92em; }
-.verdict { font-size: 1.1rem; border-left: .3rem solid var(--good); padding: .5rem .9rem; background: var(--box); }
-.verdict.error { border-color: var(--error); } .verdict.warning { border-color: var(--warning); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .6rem; margin: 1rem 0; }
-.tile { background: var(--box); border-radius: .4rem; padding: .5rem .8rem; } .tile b { display: block; font-size:
-  1.3rem; }
-details { border: 1px solid var(--line); border-radius: .4rem; margin: .5rem 0; padding: .5rem .8rem; }
-summary { cursor: pointer; } summary b { font-family: ui-monospace, monospace; font-size: .95em; }
-.error > summary b { color: var(--error); } .warning > summary b { color: var(--warning); }
-.note > summary b { color: var(--note); }
-table { border-collapse: collapse; width: 100%; font-size: .92em; } td, th { text-align: left; vertical-align: top;
-  padding: .25rem .6rem .25rem 0; border-top: 1px solid var(--line); } td:first-child, th:first-child { white-space:
-  nowrap; }
-td:first-child { width: 1%; } td.number { white-space: nowrap; } .number { font-variant-numeric: tabular-nums; }
-.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--box); border-radius: .4rem; padding: .6rem
-  .8rem;
-  margin: .3rem 0; font: .88em/1.5 ui-monospace, monospace; }
-mark { background: var(--mark); color: inherit; } svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--soft); font: 12px system-ui, sans-serif; } .bar { fill: var(--bar); } .axis { stroke:
-  var(--line); }
-"""
 
 
 def write(folder: Path, data: rows.DataFile, report: check.CheckReport) -> None:
@@ -60,22 +28,8 @@ def write(folder: Path, data: rows.DataFile, report: check.CheckReport) -> None:
 def render(data: rows.DataFile, report: check.CheckReport) -> str:
     """Returns the page."""
     parts = [_head(report), _findings(report), _lengths(report), _topics(data, report), _edge_cases(report)]
-    parts += [_near(data), _extremes(data), _preferences(report)]
-    title = f"Check of {_safe(report.path)}"
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style></head><body>\n<main>\n{''.join(parts)}</main>\n</body></html>\n"
-    )
-
-
-def _safe(text: str) -> str:
-    """Returns a text of the data for the page: private data masked, markup escaped, half characters replaced."""
-    return html.escape(_hidden.hidden(text).encode("utf-8", "replace").decode("utf-8"))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}…"
+    parts += [_scores(data, report), _near(data), _extremes(data), _preferences(report)]
+    return html_parts.document(f"Check of {html_parts.safe(report.path)}", "".join(parts))
 
 
 def _head(report: check.CheckReport) -> str:
@@ -94,12 +48,29 @@ def _head(report: check.CheckReport) -> str:
         tiles["distinct-2"] = f"{said['diversity']['distinct_2']:.2f}"
     shown = "".join(f'<div class="tile"><b class="number">{value}</b>{name}</div>' for name, value in tiles.items())
     what = "preferences" if said["kind"] == "preferences" else "answers to learn from"
-    skipped = ", ".join(f"{name} ({why})" for name, why in said["not_run"].items())
+    skipped = ""
+    for why in sorted(set(said["not_run"].values())):
+        names = ", ".join(name for name, own in said["not_run"].items() if own == why)
+        flag = html.escape(why.removeprefix("needs "))
+        skipped += f" {html.escape(names)}: <span class='flag'>{flag}</span>."
     return (
-        f"<h1>{_safe(Path(report.path).name)}</h1>\n<p class='soft'>{_safe(report.path)}, a file of {what}.</p>\n"
+        f"<h1>{html_parts.safe(Path(report.path).name)}</h1>\n"
+        f"<p class='soft'>{html_parts.safe(report.path)}, a file of {what}.</p>\n"
         f'<p class="verdict {kind}">{html.escape(said["verdict"])}</p>\n<div class="tiles">{shown}</div>\n'
-        + (f'<p class="soft">Not run: {html.escape(skipped)}.</p>\n' if skipped else "")
+        + _guide(said["guide"])
+        + (f'<p class="soft">Not run, for want of a flag:{skipped}</p>\n' if skipped else "")
     )
+
+
+def _guide(lines: Sequence[dict[str, Any]]) -> str:
+    words = {True: ("yes", "good"), False: ("no", "bad"), None: ("not known", "soft")}
+    shown = "".join(
+        f"<tr><td class='{words[line['kept']][1]}'>{words[line['kept']][0]}</td>"
+        f"<td>{html_parts.safe(line['rule'])}</td>"
+        f"<td>{html_parts.safe(line['found']).replace('_', '_<wbr>')}</td></tr>"
+        for line in lines
+    )
+    return f"<table class='guide'><tr><th>kept</th><th>rule</th><th>found</th></tr>{shown}</table>\n"
 
 
 def _findings(report: check.CheckReport) -> str:
@@ -107,19 +78,29 @@ def _findings(report: check.CheckReport) -> str:
     parts = []
     for name, found in report.by_rule().items():
         rule = known[name]
+        alike: dict[str, list[int | None]] = {}
+        for one in found:
+            alike.setdefault(one.message, []).append(one.line)
         lines = [
-            f"<tr><td class='number'>{'file' if one.line is None else f'line {one.line:,}'}</td>"
-            f"<td>{_safe(one.message)}</td></tr>"
-            for one in found[:_FINDINGS]
+            f"<tr><td class='number'>{_lines(places)}</td><td>{html_parts.safe(message)}</td></tr>"
+            for message, places in itertools.islice(alike.items(), _FINDINGS)
         ]
-        more = f"<p class='soft'>{len(found) - _FINDINGS:,} more; data.py check --all names them.</p>"
+        more = f"<p class='soft'>{len(alike) - _FINDINGS:,} more; data.py check --all names them.</p>"
         parts.append(
             f'<details class="{rule.severity}"{" open" if rule.severity == "error" else ""}>'
             f"<summary><b>{name}</b> {rule.severity}, {len(found):,} found</summary>\n"
             f"<p>{html.escape(rule.why)}</p><p><b>What to do:</b> {html.escape(rule.fix)}</p>\n"
-            f"<table>{''.join(lines)}</table>{more if len(found) > _FINDINGS else ''}</details>\n"
+            f"<table>{''.join(lines)}</table>{more if len(alike) > _FINDINGS else ''}</details>\n"
         )
     return f"<h2>Findings</h2>\n{''.join(parts) or '<p>None.</p>'}"
+
+
+def _lines(places: Sequence[int | None]) -> str:
+    """Returns where a message was found: the line, or the first lines of several, one below the other."""
+    if places[0] is None:
+        return "file"
+    shown = "<br>".join(f"line {place:,}" for place in places[:_PLACES])
+    return shown + (f"<br>and {len(places) - _PLACES:,} more" if len(places) > _PLACES else "")
 
 
 def _lengths(report: check.CheckReport) -> str:
@@ -147,16 +128,17 @@ def _topics(data: rows.DataFile, report: check.CheckReport) -> str:
     if found is None:
         return ""
     lines = [
-        f"<tr><td>{plots_svg.dot(rank)}</td><td>{_safe(name) or '(no word of its own)'}</td>"
+        f"<tr><td>{plots_svg.dot(rank)}</td><td>{html_parts.safe(name) or '(no word of its own)'}</td>"
         f"<td class='number'>{share:.1%}</td></tr>"
         for rank, (name, share) in enumerate(zip(found.names, found.shares, strict=True))
     ]
     labels = [data.samples[n].asked or data.samples[n].answer for n in found.looked_at]
+    like = "that the model takes for alike (its embeddings)" if found.by_model else "with like words (TF-IDF)"
     near = ", ".join(f"{key} {value:.2f}" for key, value in report.summary["nearest_neighbour"].items())
-    shown = plots_svg.scatter(found.place, found.cluster, [_safe(label[:80]) for label in labels])
+    shown = plots_svg.scatter(found.place, found.cluster, [html_parts.safe(label[:80]) for label in labels])
     return (
-        f"<h2>Topics</h2>\n<div class='columns'><div>{shown}<p class='soft'>A row is a point; rows with like words are "
-        f"close. Distance to the nearest row (0 is equal): {near}.</p></div>"
+        f"<h2>Topics</h2>\n<div class='columns'><div>{shown}<p class='soft'>A row is a point; rows {like} "
+        f"are close. Distance to the nearest row (0 is equal): {near}.</p></div>"
         "<div><table><tr><th></th><th>words of the cluster</th><th>rows</th></tr>"
         f"{''.join(lines[:12])}</table></div></div>\n"
     )
@@ -173,11 +155,34 @@ def _edge_cases(report: check.CheckReport) -> str:
     return f"<h2>Edge cases</h2>\n<table><tr><th>rows</th><th>kind</th></tr>{''.join(lines)}</table>\n"
 
 
+def _scores(data: rows.DataFile, report: check.CheckReport) -> str:
+    """Returns what a model says of the rows: sentences, how likely the answers are, the hardest and the easiest."""
+    if "scores" not in report.summary:
+        return ""
+    said = report.summary["scores"]
+    if "not_used" in said:
+        return f"<h2>Scores</h2>\n<p>Not used: {html_parts.safe(said['not_used'])}</p>\n"
+    own = np.flatnonzero([row.record is not None for row in data.rows])
+    nll = data.scores.values["nll_per_token"][own]
+    order = [n for n in np.argsort(-nll, kind="stable").tolist() if np.isfinite(nll[n])]
+    lines = "".join(f"<li>{html_parts.safe(line)}</li>" for line in said["told"])
+    if not order:
+        return f"<h2>Scores</h2>\n<ul>{lines}</ul>\n"
+    few = min(_ROWS, max(len(order) // 2, 1))
+    return (
+        f"<h2>Scores</h2>\n<p class='soft'>By {html_parts.safe(str(said['model']))}.</p>"
+        f"<div class='columns'><ul>{lines}</ul>"
+        f"<div><h3>NLL of the answers, nats a token</h3>{plots_svg.numbers(nll)}</div></div>\n"
+        f"<div class='columns'><div><h3>the hardest</h3>{_texts(data, order[:few], nll)}</div>"
+        f"<div><h3>the easiest</h3>{_texts(data, order[: -few - 1 : -1], nll)}</div></div>\n"
+    )
+
+
 def _near(data: rows.DataFile) -> str:
     pairs = [one for one in data.near if one.jaccard < 1][:_PAIRS] or data.near[:_PAIRS]
     parts = []
     for one in pairs:
-        first, second = _marked(_cut(data.texts[one.like]), _cut(data.texts[one.row]))
+        first, second = html_parts.marked(html_parts.cut(data.texts[one.like]), html_parts.cut(data.texts[one.row]))
         lines = [data.readable[n].line for n in (one.like, one.row)]
         parts.append(
             f"<div class='columns'><div><p class='soft'>line {lines[0]:,}</p><pre>{first}</pre></div>"
@@ -188,32 +193,22 @@ def _near(data: rows.DataFile) -> str:
     )
 
 
-def _marked(first: str, second: str) -> tuple[str, str]:
-    """Returns two texts with the words marked in which they differ."""
-    words: list[list[str]] = [_WORDS.findall(_hidden.hidden(text)) for text in (first, second)]
-    steps = difflib.SequenceMatcher(None, words[0], words[1], autojunk=False).get_opcodes()
-    sides: tuple[list[str], list[str]] = ([], [])
-    for kind, a, b, c, d in steps:
-        for side, own, start, end in ((sides[0], words[0], a, b), (sides[1], words[1], c, d)):
-            text = _safe("".join(own[start:end]))
-            side.append(text if kind == "equal" or not text.strip() else f"<mark>{text}</mark>")
-    return "".join(sides[0]), "".join(sides[1])
-
-
 def _extremes(data: rows.DataFile) -> str:
     order = sorted(range(len(data.texts)), key=lambda n: len(data.texts[n]))
     if len(order) < 2 * _ROWS:
         return ""
+    longest, shortest = (_texts(data, chosen, None) for chosen in (order[: -_ROWS - 1 : -1], order[:_ROWS]))
     return (
-        f"<h2>Rows</h2>\n<div class='columns'><div><h3>the longest</h3>{_texts(data, order[: -_ROWS - 1 : -1])}</div>"
-        f"<div><h3>the shortest</h3>{_texts(data, order[:_ROWS])}</div></div>\n"
+        f"<h2>Rows</h2>\n<div class='columns'><div><h3>the longest</h3>{longest}</div>"
+        f"<div><h3>the shortest</h3>{shortest}</div></div>\n"
     )
 
 
-def _texts(data: rows.DataFile, chosen: Iterable[int]) -> str:
+def _texts(data: rows.DataFile, chosen: Iterable[int], nll: np.ndarray | None) -> str:
+    size = lambda n: f"{len(data.texts[n]):,} characters" if nll is None else f"{nll[n]:.3f} nats a token"
     return "".join(
-        f"<p class='soft'>line {data.readable[n].line:,}, {len(data.texts[n]):,} characters</p>"
-        f"<pre>{_safe(_cut(data.texts[n]))}</pre>"
+        f"<p class='soft'>line {data.readable[n].line:,}, {size(n)}</p>"
+        f"<pre>{html_parts.safe(html_parts.cut(data.texts[n]))}</pre>"
         for n in chosen
     )
 

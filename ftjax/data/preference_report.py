@@ -34,12 +34,13 @@ class PreferenceReport:
     chosen_longer: float  # share of the pairs whose better completion has more tokens; 0 where there is no pair
     lengths: dict[str, Lengths]  # of `KINDS`; chosen and rejected only where there are pairs
     histogram: list[tuple[int, int, int]]  # (first length, last length, rows), of prompt and longest completion
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # by "file:line", why; not in `as_dict`
     from_cache: bool = dataclasses.field(default=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the report as JSON-ready values."""
         found = dataclasses.asdict(self)
-        del found["from_cache"]
+        del found["from_cache"], found["left_out"]
         return found
 
     def as_text(self) -> str:
@@ -68,10 +69,10 @@ class PreferenceReport:
         return "\n".join([*lines, *report.bars(self.histogram, max_length=self.max_length)])
 
 
-def from_dict(values: dict[str, Any]) -> PreferenceReport:
-    """Returns the report that `as_dict` wrote."""
+def cached(values: dict[str, Any], left_out: dict[str, str]) -> PreferenceReport:
+    """Returns the report whose `as_dict` and `left_out` lay in the cache."""
     bins = [(first, last, count) for first, last, count in values["histogram"]]
-    return PreferenceReport(**{**values, "histogram": bins})
+    return PreferenceReport(**{**values, "histogram": bins}, left_out=left_out, from_cache=True)
 
 
 @dataclasses.dataclass
@@ -94,6 +95,7 @@ class Counts:
     special: int = 0
     longest: list[int] = dataclasses.field(default_factory=list)
     lengths: dict[str, list[int]] = dataclasses.field(default_factory=lambda: {kind: [] for kind in KINDS})
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def see(self, prompt: int, completions: list[int], pairs: list[tuple[int, int]]) -> None:
         """Counts the lengths of a row in full."""
@@ -133,6 +135,7 @@ class Counts:
             chosen_longer=float((chosen > rejected).mean()) if len(chosen) else 0.0,
             lengths={kind: _lengths(np.array(found)) for kind, found in self.lengths.items() if found},
             histogram=report.histogram(np.array(self.longest)),
+            left_out=self.left_out,
         )
 
 

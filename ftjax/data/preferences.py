@@ -8,7 +8,7 @@ one completion with `label`, `kto_tag` or `score`. docs/formats.md has an exampl
 have are in `prompt_forms`. To add a format, add a branch in `from_row` and a function that calls `_made`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 import dataclasses
 import itertools
 import json
@@ -58,6 +58,12 @@ def read(path: str) -> list[Preference]:
     path = str(path)
     read_cells = typed if csv_file.accepts(path) else lambda row: row
     return [from_row(read_cells(row), where) for where, row in records.source(path).read(path)]
+
+
+def rows_at(path: str, places: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Returns the rows that stand at these places, as `from_row` takes them."""
+    found = records.rows_at(path, places)
+    return {where: typed(row) for where, row in found.items()} if csv_file.accepts(path) else found
 
 
 def recognised(path: str) -> bool:

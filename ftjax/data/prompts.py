@@ -46,10 +46,11 @@ class Report(NamedTuple):
     kept: int
     dropped: int
     truncated: int
+    left_out: dict[str, str]  # by "file:line", why; not in `as_dict`
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the counts by name."""
-        return self._asdict()
+        return {name: count for name, count in self._asdict().items() if name != "left_out"}
 
     def as_text(self) -> str:
         """Returns the report as it is printed."""
@@ -73,7 +74,8 @@ def read(
     if truncation not in TRUNCATION:
         raise errors.UserError(f"truncation={truncation!r}; known: {', '.join(TRUNCATION)}")
     found = [from_row(row, where) for where, row in records.source(str(path)).read(str(path))]
-    kept, dropped, truncated = [], 0, 0
+    kept, truncated = [], 0
+    left_out: dict[str, str] = {}
     for asked, columns, where in found:
         ids = _ids(asked, tok, made, where)
         if len(ids) > max_length:
@@ -82,8 +84,8 @@ def read(
                     f"{where}: a prompt of {len(ids)} tokens, but max_length is {max_length}; raise it or shorten the "
                     "prompt"
                 )
-            dropped += truncation == "drop"
             if truncation == "drop":
+                left_out[where] = f"longer than {max_length} tokens"
                 continue
             truncated += 1
             head = int(tok.bos_id is not None and ids[0] == tok.bos_id)
@@ -94,7 +96,7 @@ def read(
         raise errors.UserError(
             f"{path}: none of {len(found)} prompts has at most {max_length} tokens; raise config.data.max_length"
         )
-    return kept, Report(len(found), len(kept), dropped, truncated)
+    return kept, Report(len(found), len(kept), len(left_out), truncated, left_out)
 
 
 def from_row(row: Mapping[str, Any], where: str) -> tuple[str | prompt_forms.Turns, dict[str, Any], str]:

@@ -29,12 +29,13 @@ class EncodeReport:
     mean: float
     percentiles: dict[str, int]
     histogram: list[tuple[int, int, int]]  # (first length, last length, rows)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # by "file:line", why; not in `as_dict`
     from_cache: bool = dataclasses.field(default=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the report as JSON-ready values."""
         found = dataclasses.asdict(self)
-        del found["from_cache"]
+        del found["from_cache"], found["left_out"]
         return found
 
     def as_text(self) -> str:
@@ -52,10 +53,10 @@ class EncodeReport:
         return "\n".join([*lines, *bars(self.histogram, max_length=self.max_length)])
 
 
-def from_dict(values: dict[str, Any]) -> EncodeReport:
-    """Returns the report that `as_dict` wrote."""
+def cached(values: dict[str, Any], left_out: dict[str, str]) -> EncodeReport:
+    """Returns the report whose `as_dict` and `left_out` lay in the cache."""
     bins = [(first, last, count) for first, last, count in values["histogram"]]
-    return EncodeReport(**{**values, "histogram": bins})
+    return EncodeReport(**{**values, "histogram": bins}, left_out=left_out, from_cache=True)
 
 
 @dataclasses.dataclass
@@ -72,6 +73,7 @@ class Counts:
     rewritten: int = 0
     special: int = 0
     lengths: list[int] = dataclasses.field(default_factory=list)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def see(self, length: int, *, rewritten: int, holds_special: bool) -> None:
         """Counts a row as it was read."""
@@ -104,6 +106,7 @@ class Counts:
             mean=float(lengths.mean()),
             percentiles=percentiles(lengths),
             histogram=histogram(lengths),
+            left_out=self.left_out,
         )
 
 

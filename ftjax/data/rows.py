@@ -10,6 +10,8 @@ import hashlib
 import re
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ftjax import errors
 from ftjax.data import files, preferences, records, similarity, tokens_of_rows, topics
 from ftjax.data.sources import csv_file
@@ -69,7 +71,11 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass
 class DataFile:
-    """A data file, read. `tokens` and `limit` are there with a model, `against` holds evaluation files."""
+    """A data file, read. `tokens` and `limit` are there with a model, `against` holds evaluation files.
+
+    `scored.attach` gives it `scores` (of all rows) and `vectors` of the rows that training takes, NaN where there is
+    none; or, where scores beside the file are not used, `unscored` says why.
+    """
 
     path: str
     rows: list[Row]
@@ -77,6 +83,9 @@ class DataFile:
     tokens: tokens_of_rows.TokenCounts | None = None
     limit: int | None = None
     against: Sequence["DataFile"] = ()
+    scores: Any = None  # scores.Scores, whose module looks at files by this one
+    vectors: np.ndarray | None = None  # float32 [readable, D]
+    unscored: str | None = None
 
     @functools.cached_property
     def readable(self) -> list[Row]:
@@ -106,7 +115,12 @@ class DataFile:
     @functools.cached_property
     def topics(self) -> topics.Topics | None:
         """What the rows are about: clusters and a map; None where there are too few to tell."""
-        return topics.find([one.asked or one.answer for one in self.samples])
+        return topics.find(self.asked, self.vectors)
+
+    @functools.cached_property
+    def asked(self) -> list[str]:
+        """What tells what a row is about: its last question, or its text."""
+        return [one.asked or one.answer for one in self.samples]
 
     @functools.cached_property
     def pairs(self) -> list[Pair]:

@@ -1,4 +1,7 @@
-"""Which texts are nearly equal: MinHash of word triples, buckets of equal bands, the exact Jaccard index of those."""
+"""Which texts are nearly equal, by the Jaccard index of their word triples.
+
+`near` finds candidates by MinHash and buckets of equal bands, fast and nearly all; `groups` misses none.
+"""
 
 from collections.abc import Iterable, Sequence
 import hashlib
@@ -13,6 +16,7 @@ NGRAM = 13  # words in common that no two texts share by chance (GPT-3's rule, 2
 _PERMUTATIONS, _ROWS = 128, 8  # 16 bands of 8: texts of Jaccard 0.8 meet in one with probability 0.95, of 0.5 with 0.06
 _BATCH = 2048  # texts that are cut into triples at a time
 _MOST_TRIED = 8  # members of a bucket that each text is compared with
+_BITS = 1024  # of the bitmap of a set: 5,000 texts with 8 of 200 words of their own take 1.4 s in place of 75
 _WORD = re.compile(r"\w+")
 
 
@@ -49,6 +53,92 @@ def near(texts: Sequence[str]) -> list[Near]:
                     if jaccard >= JACCARD and (jaccard, -like) > best.get(index, (0.0, 0)):
                         best[index] = (jaccard, -like)
     return [Near(index, -like, jaccard) for index, (jaccard, like) in sorted(best.items())]
+
+
+def groups(texts: Sequence[str]) -> np.ndarray:
+    """Returns for each text the first one of its group. Texts hang together that are nearly equal, also through others.
+
+    No pair is missed. Two sets with a Jaccard index of t share one of the rarest n - ceil(t n) + 1 elements of each
+    (prefix filtering; AllPairs, Bayardo et al. 2007), and the places at which they share it bound what they have in
+    common (PPJoin, Xiao et al. 2008). Only what passes both bounds is counted, and what hangs together is not counted
+    again.
+    """
+    sets = _Sets(texts)
+    label = np.arange(len(texts))
+    members = {n: [n] for n in range(len(texts))}
+
+    def join(a: int, b: int) -> None:
+        kept, gone = (label[a], label[b]) if len(members[label[a]]) >= len(members[label[b]]) else (label[b], label[a])
+        moved = members.pop(int(gone))
+        label[moved] = kept
+        members[int(kept)] += moved
+
+    for owners, places in sets.shared():
+        if (label[owners] == label[owners[0]]).all():
+            continue
+        sizes = sets.sizes[owners]
+        # place_a + place_b <= (1 - t) / (1 + t) (n_a + n_b), so one of a pair has at most that share before the place.
+        for a in np.flatnonzero(places <= (1 - JACCARD) / (1 + JACCARD) * sizes + 1e-9):
+            least = np.ceil(JACCARD / (1 + JACCARD) * (sizes[a] + sizes) - 1e-9)
+            most = np.minimum(sizes[a] - places[a], sizes - places)  # in common, with what comes behind the place
+            other = (label[owners] != label[owners[a]]) & (most >= least)
+            other &= np.minimum(sizes, sizes[a]) >= JACCARD * np.maximum(sizes, sizes[a]) - 1e-9
+            near_enough = np.flatnonzero(other)
+            near_enough = near_enough[sets.most_common(owners[a], owners[near_enough]) >= least[near_enough]]
+            for b in near_enough:
+                if label[owners[a]] != label[owners[b]] and sets.jaccard(owners[a], owners[b]) >= JACCARD:
+                    join(int(owners[a]), int(owners[b]))
+            if (label[owners] == label[owners[0]]).all():
+                break
+    first = {own: min(found) for own, found in members.items()}
+    return np.array([first[int(own)] for own in label], int)
+
+
+class _Sets:
+    """The triples of texts as numbers, the rarest first."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        parts = [np.fromiter(map(hash, {*triples(text)}), np.int64) for text in texts]  # 64 bits: no two are equal
+        self.sizes = np.array([len(part) for part in parts], np.int64)
+        self._start = np.concatenate([[0], np.cumsum(self.sizes)])
+        self._owner = np.repeat(np.arange(len(texts), dtype=np.int32), self.sizes)
+        flat = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        del parts
+        bits, at = np.zeros((len(texts), _BITS // 8), np.uint8), (flat % _BITS).astype(np.uint16)
+        np.bitwise_or.at(bits, (self._owner, at >> 3), (1 << (at & 7)).astype(np.uint8))
+        self._bits = bits.view(np.uint64)
+        _, element, count = np.unique(flat, return_inverse=True, return_counts=True)
+        del flat
+        rank = np.empty(len(count), np.int32)
+        rank[np.argsort(count, kind="stable")] = np.arange(len(count), dtype=np.int32)
+        self._rank = rank[element]
+        del element
+        self._rank = self._rank[np.lexsort((self._rank, self._owner))]
+
+    def shared(self) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """Yields, for each element that several texts have among their rarest, these texts and its place in each."""
+        place = np.arange(len(self._rank)) - self._start[self._owner]
+        size = self.sizes[self._owner]
+        kept = np.flatnonzero(place < size - np.ceil(JACCARD * size - 1e-9) + 1)
+        kept = kept[np.argsort(self._rank[kept], kind="stable")]
+        ranks = self._rank[kept]
+        edges = np.flatnonzero(np.concatenate([[True], ranks[1:] != ranks[:-1], [True]]))
+        for n in np.flatnonzero(np.diff(edges) > 1):
+            found = kept[edges[n] : edges[n + 1]]
+            yield self._owner[found], place[found]
+
+    def most_common(self, one: int, others: np.ndarray) -> np.ndarray:
+        """Returns bounds on how many elements a text has in common with others.
+
+        Where the hashes of two sets set different bits, elements differ (bitmap filter; Sandes et al. 2020).
+        """
+        differ = np.bitwise_count(self._bits[others] ^ self._bits[one]).sum(axis=1, dtype=np.int64)
+        return (self.sizes[others] + self.sizes[one] - differ) // 2
+
+    def jaccard(self, a: int, b: int) -> float:
+        first, second = (self._rank[self._start[n] : self._start[n + 1]] for n in (a, b))
+        both = len({*first.tolist()} & {*second.tolist()})
+        return both / (len(first) + len(second) - both)
 
 
 def exact(first: str, second: str) -> float:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ftjax import errors
-from ftjax.data import rows, similarity
+from ftjax.data import rows, similarity, topics
 
 
 class Parts(NamedTuple):
@@ -33,9 +33,12 @@ def parse_shares(text: str) -> dict[str, float]:
     return {name: share / total for name, share in found.items()}
 
 
-def split(data: rows.DataFile, shares: Mapping[str, float], *, seed: int, by: str | None) -> Parts:
+def split(
+    data: rows.DataFile, shares: Mapping[str, float], *, seed: int, by: str | None, clusters: int | None
+) -> Parts:
     """Returns the parts. Rows stay together that are nearly equal, that ask the same, or that have one value of `by`.
 
+    With `clusters` so do rows that are about the same, of so many clusters; the first row of a group decides for all.
     Groups are dealt in a seeded order, each to the part that lacks most of its share; so with few large groups the
     sizes are not the shares.
     """
@@ -43,6 +46,8 @@ def split(data: rows.DataFile, shares: Mapping[str, float], *, seed: int, by: st
         if row.refusal is not None:
             raise errors.UserError(f"{row.refusal} (data.py check finds all such rows; mend them before the split)")
     group = groups(data, by=by)
+    if clusters is not None:
+        group = _of_clusters(data, group, clusters)
     members: dict[int, list[int]] = {}
     for n, own in enumerate(group):
         members.setdefault(int(own), []).append(n)
@@ -77,8 +82,8 @@ def groups(data: rows.DataFile, *, by: str | None) -> np.ndarray:
         first, second = sorted((root(a), root(b)))
         parent[second] = first
 
-    for one in data.near:
-        join(one.row, one.like)
+    for n, first in enumerate(similarity.groups(data.texts)):
+        join(n, int(first))
     _join_equal([similarity.normal(sample.opening) or None for sample in data.samples], join)
     _join_equal([key.hex() for key in data.keys], join)
     if by is not None:
@@ -87,6 +92,18 @@ def groups(data: rows.DataFile, *, by: str | None) -> np.ndarray:
             raise errors.UserError(f"{data.path}: no row has a column {by!r} to group by")
         _join_equal([None if value is None else repr(value) for value in values], join)
     return np.array([root(n) for n in range(len(parent))])
+
+
+def _of_clusters(data: rows.DataFile, group: np.ndarray, count: int) -> np.ndarray:
+    """Returns for each row the cluster of the first row of its group; -1 - n where that row n is in none."""
+    if count < 2:
+        raise errors.UserError(f"--clusters {count} must be at least 2; one cluster cannot be split")
+    own = topics.clusters(data.asked, data.vectors, count=count)
+    if own is None:
+        raise errors.UserError(
+            f"{data.path}: {len(data.readable)} rows have no clusters: fewer than {topics.LEAST}, or no words in common"
+        )
+    return np.where(own[group] < 0, -1 - group, own[group])
 
 
 def _join_equal(keys: Sequence[str | None], join: Any) -> None:

@@ -34,7 +34,7 @@ class Template:
     bos_token: str
     eos_token: str
 
-    @property
+    @functools.cached_property
     def marks_answers(self) -> bool:
         """Whether the template says by {% generation %} which text the model writes."""
         return re.search(r"{%[-+]?\s*generation\s*[-+]?%}", self.text) is not None

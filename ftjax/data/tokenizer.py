@@ -165,6 +165,12 @@ class Tokenizer:
         about.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
     @functools.cached_property
+    def front(self) -> list[int]:
+        """Returns the BOS where the tokenizer, asked with special tokens, puts one before a text, else nothing."""
+        first = self.hf.encode("a")[:1]
+        return first if first == [self.bos_id] else []
+
+    @functools.cached_property
     def _anchor(self) -> str:
         plain, anchored = self._raw(["Word", "\nWord"])
         return "" if anchored.ids[-len(plain.ids) :] == plain.ids else "\n"

@@ -1,6 +1,6 @@
 """How many tokens the rows of a file have under a tokenizer and its template, row by row, refusals included."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import json
 from pathlib import Path
@@ -25,12 +25,17 @@ class TokenCounts:
     before: np.ndarray  # int64 [rows]
     special: np.ndarray  # bool [rows]: its text holds the writing of a special token
     refusals: dict[int, errors.UserError]  # by row
+    template: template.Template | None
 
 
 def count(
-    rows: Sequence[records.Record | preferences.Preference], tok: tokenizer.Tokenizer, *, template_name: str | None
+    rows: Sequence[records.Record | preferences.Preference],
+    tok: tokenizer.Tokenizer,
+    *,
+    template_name: str | None,
+    progress: Callable[[int, int], None],
 ) -> TokenCounts:
-    """Returns the counts of rows, each encoded as training encodes it."""
+    """Returns the counts of rows, each encoded as training does it; `progress` gets how many of how many are done."""
     made = template.load(template_name, tok) if template_name is not None or tok.chat_template else None
     drafter = draft.Drafter(tok, made, train_on="assistant")
     owners: list[int] = []
@@ -43,6 +48,7 @@ def count(
     special = np.zeros(len(rows), bool)
     refusals: dict[int, errors.UserError] = {}
     for n, found in zip(owners, encode.attempts(parts, drafter, tok), strict=True):
+        progress(n + 1, len(rows))
         if isinstance(found, errors.UserError):
             refusals.setdefault(n, found)
             continue
@@ -52,7 +58,7 @@ def count(
         before[n] = max(before[n], int(example.mask.argmax()))
     for n in refusals:
         total[n] = before[n] = 0
-    return TokenCounts(total, before, special, refusals)
+    return TokenCounts(total, before, special, refusals, made)
 
 
 def context(model: str) -> int | None:

@@ -5,7 +5,7 @@ the hash of its rows; on which lines they are and how their JSON is spaced does 
 a bucket to hold.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import datetime
 import hashlib
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ftjax import errors
-from ftjax.data import files, rows
+from ftjax.data import files, rows, template
 
-FORMAT = 1
+FORMAT = 2  # 1 had no `template` and no `tokens`; it is read too
 SHORT = 12  # characters of a hash that are shown
 
 
@@ -40,6 +40,8 @@ class Version:
     parents: tuple[Parent, ...]
     note: str
     findings: dict[str, int] | None  # of `check`: errors, warnings, notes; None where it was not run
+    template: dict[str, str] | None = None  # chat template that `check --model` wrote the rows with: name, hash
+    tokens: int | None = None  # of the rows as that template writes them
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the version as JSON-ready values."""
@@ -81,6 +83,13 @@ def of_rows(
     return Version(total.hexdigest(), count, kind, characters, now, command, tuple(parents), note, findings)
 
 
+def template_facts(made: template.Template | None) -> dict[str, str] | None:
+    """Returns the name of a chat template and the hash of its text, or None where there is none."""
+    if made is None:
+        return None
+    return {"name": made.name, "hash": hashlib.sha256(made.text.encode()).hexdigest()}
+
+
 def history(path: str) -> list[Version]:
     """Returns the versions of a file, oldest first; a UserError says what is wrong with their file."""
     file = place(path)
@@ -92,21 +101,30 @@ def history(path: str) -> list[Version]:
             Version(**{**entry, "parents": tuple(Parent(**parent) for parent in entry["parents"])})
             for entry in told["versions"]
         ]
+        form = told["format"]
     except (ValueError, KeyError, TypeError) as bad:
         raise errors.UserError(f"{file}: no file of versions ({bad}); restore it, or move it away") from None
-    if told.get("format") != FORMAT:
-        raise errors.UserError(f"{file}: format {told.get('format')!r}, but this ftjax reads {FORMAT}")
+    if form not in (1, FORMAT):
+        raise errors.UserError(f"{file}: format {form!r}, but this ftjax reads {FORMAT}")
     return found
 
 
 def save(path: str, version: Version) -> bool:
-    """Adds a version to those of a file and returns True; one that is the last already is not added again."""
+    """Adds a version to those of a file and returns True.
+
+    One that is the last already is not added again; what a later `check` found of it is put into the one that is there.
+    """
     known = history(path)
-    if known and known[-1].hash == version.hash:
-        return False
+    same = bool(known) and known[-1].hash == version.hash
+    if same:
+        *known, last = known
+        late = {name: getattr(version, name) for name in ("findings", "template", "tokens")}
+        version = dataclasses.replace(last, **{name: value for name, value in late.items() if value is not None})
+        if version == last:
+            return False
     told = {"format": FORMAT, "versions": [one.as_dict() for one in (*known, version)]}
     files.write_over(place(path), [json.dumps(told, indent=1, ensure_ascii=False), "\n"])
-    return True
+    return not same
 
 
 def now(path: str) -> str:
@@ -124,8 +142,13 @@ def changed(path: str) -> str | None:
     known = history(path)
     if not known or known[-1].hash == now(path):
         return None
+    return warning(path, known[-1].hash, known[-1].created)
+
+
+def warning(path: str, last: str, created: str) -> str:
+    """Returns the sentence on a file that is not what its last version says."""
     return (
-        f"{path} has changed since its version {known[-1].hash[:SHORT]} of {known[-1].created}; "
+        f"{path} has changed since its version {last[:SHORT]} of {created}; "
         f"data.py log {path} --save NOTE makes a new one"
     )
 
@@ -147,6 +170,16 @@ def lineage(path: str) -> Iterator[tuple[int, str, Version]]:
                     yield from below(parent.file, parent.hash, depth + 1)
 
     yield from below(path, None, 0)
+
+
+def checked(version: Version, summary: Mapping[str, Any], made: template.Template | None) -> Version:
+    """Returns a version with what `check` found of it; `made` is the template with which it counted tokens."""
+    return dataclasses.replace(
+        version,
+        findings={name: summary[name] for name in ("errors", "warnings", "notes")},
+        template=template_facts(made),
+        tokens=summary["tokens"]["all"] if "tokens" in summary else None,
+    )
 
 
 def recorded(
@@ -171,6 +204,8 @@ def told(one: Version) -> str:
     found = ""
     if one.findings is not None:
         found = "; " + ", ".join(f"{count:,} {name}" for name, count in one.findings.items())
+    if one.tokens is not None:
+        found += f"; {one.tokens:,} tokens"
     note = f"; {one.note}" if one.note else ""
     return f"{one.hash[:SHORT]}  {one.created}  {one.rows:,} rows of {one.kind}{found}{made}{note}"
 

@@ -1,13 +1,14 @@
-"""What answers look like, whatever they say: length, variety, numbers, JSON, refusals.
+"""What answers look like, whatever they say: length, variety, numbers, JSON, instructions about form, refusals.
 
 To add a metric: a function of the answers, with references where it needs them, that returns a `metric.Score`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import re
+from typing import Any, Literal
 
 from ftjax.evals import metric
-from ftjax.verify import json_text
+from ftjax.verify import instructions, json_text
 
 _BEGINS = (
     r"(?:i'?m|i am|we'?re|we are) (?:\w+ )?(?:sorry|afraid|unable|not able|not comfortable|not going to)\b",
@@ -58,6 +59,44 @@ def json_valid(hypotheses: Sequence[str]) -> metric.Score:
     """Returns the share of answers that are JSON and nothing else, as RFC 8259 has it: no NaN, no fence around it."""
     metric.check("json_valid", hypotheses)
     return metric.mean([float(_is_json(text)) for text in hypotheses], "json_valid|the whole answer|RFC 8259")
+
+
+def json_follows(hypotheses: Sequence[str], schemas: Sequence[str]) -> metric.Score:
+    """Returns the share of answers that are JSON and nothing else, and follow the JSON Schema of their row.
+
+    A schema is JSON text, of the draft 2020-12 unless its `$schema` says another; `format` is a remark.
+    """
+    metric.check("json_follows", hypotheses, schemas)
+    follows = lambda text, schema: _is_json(text) and json_text.follows(json_text.strictly(text), schema)
+    each = [float(follows(text, schema)) for text, schema in zip(hypotheses, schemas, strict=True)]
+    return metric.mean(each, "json_follows|the whole answer|JSON Schema of the row")
+
+
+def followed(
+    hypotheses: Sequence[str],
+    asked: Sequence[tuple[Sequence[str], Sequence[Mapping[str, Any]]]],
+    *,
+    reading: Literal["strict", "loose"],
+) -> dict[str, metric.Score]:
+    """Returns the accuracies of IFEval (Zhou et al. 2023): `prompt`, the share of answers that keep all that they were
+    asked, and `instruction`, the share of instructions kept, whose `each` is that of single answers.
+
+    `asked` has for each answer the names and arguments of its instructions, `instruction_id_list` and `kwargs` of the
+    data.
+    """
+    metric.check("followed", hypotheses, asked)
+    read = instructions.strictly if reading == "strict" else instructions.loosely
+    kept = [read(text, *own) for text, own in zip(hypotheses, asked, strict=True)]
+    if not all(kept):
+        raise ValueError("followed: an answer has no instruction")
+    share = instructions.accuracy(kept)
+    sign = lambda what: f"followed|{what}|{reading}|IFEval"
+    return {
+        "prompt": metric.mean([float(all(row)) for row in kept], sign("all instructions of an answer")),
+        "instruction": metric.Score(
+            share["instruction"], sign("share of instructions"), tuple(sum(row) / len(row) for row in kept)
+        ),
+    }
 
 
 def _is_json(text: str) -> bool:

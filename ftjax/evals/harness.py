@@ -35,13 +35,18 @@ def bridge(
 ) -> Any:
     """Returns a model of ours as the harness's `LM`; `length` and `rows` are those of `continuations.score`."""
     api, windows = extra.library("lm_eval.api.model"), extra.library("lm_eval.utils")
+    encoded = functools.lru_cache(maxsize=1024)(lambda text: tok.encode(text).ids)  # a context comes with each choice
     score = lambda pairs: continuations.score(params, config, pairs, length=length, rows=rows)
-    front = _front(tok)
 
-    def complete(prompts: Sequence[Sequence[int]], **sampling: Any) -> list[str]:
-        out = generate.generate(params, prompts, jax.random.key(seed), config, stop_ids=stop_ids, **sampling)
+    read = lambda ids: tok.decode(ids, skip_special=True)
+
+    def complete(prompts: Sequence[Sequence[int]], *, until: Sequence[str], **sampling: Any) -> list[str]:
+        out = generate.generate(
+            params, prompts, jax.random.key(seed), config, stop_ids=stop_ids, stop_strings=until, tokenizer=read,
+            **sampling,
+        )  # fmt: skip
         tokens, lengths = jax.device_get((out.tokens, out.mask.sum(axis=1)))
-        return [tok.decode(row[:n].tolist(), skip_special=True) for row, n in zip(tokens, lengths, strict=True)]
+        return [read(row[:n].tolist()) for row, n in zip(tokens, lengths, strict=True)]
 
     class Bridge(api.TemplateLM):  # type: ignore[name-defined]
         """Answers the three kinds of requests."""
@@ -63,8 +68,8 @@ def bridge(
             return tok.fingerprint
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-            ids = list(tok.encode(string).ids)
-            return ids if add_special_tokens is False or ids[:1] == front else [*front, *ids]
+            ids = list(encoded(string))
+            return ids if add_special_tokens is False or ids[:1] == tok.front else [*tok.front, *ids]
 
         def chat_template(self, chat_template: bool | str = False) -> str | None:
             return chat.text if chat is not None and chat_template else None
@@ -99,19 +104,16 @@ def bridge(
                 sampling, until = _sampling(dict(requests[numbers[0]].args[1]))
                 room = config.context - sampling["max_new_tokens"]
                 if room < 1:
-                    raise UserError(f"{settings}: its new tokens leave no room in a context of {config.context}")
+                    raise UserError(
+                        f"{settings}: its new tokens leave no room in a context of {config.context}; ask for fewer "
+                        "with config.harness.new_tokens"
+                    )
                 prompts = [self.tok_encode(requests[n].args[0])[-room:] for n in numbers]
-                made = tasks.completed(functools.partial(complete, **sampling), prompts, batch_size=rows)
+                made = tasks.completed(functools.partial(complete, until=until, **sampling), prompts, batch_size=rows)
                 answers |= {numbers[place]: _before(text, until) for place, text in made}
             return [answers[n] for n in range(len(requests))]
 
     return Bridge()
-
-
-def _front(tok: Tokenizer) -> list[int]:
-    """Returns the BOS where the tokenizer puts one before a text that does not begin with it, else nothing."""
-    first = tok.hf.encode("a")[:1]
-    return first if first == [tok.bos_id] else []
 
 
 def _alike(settings: Sequence[dict[str, Any]]) -> list[tuple[str, list[int]]]:
@@ -130,11 +132,10 @@ def _sampling(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     sampling = {name: given.pop(name, value) for name, value in GREEDY.items()}
     if given:
         raise UserError(f"the task asks for {', '.join(sorted(given))} when generating, which ftjax does not have")
-    return {**sampling, "max_new_tokens": most}, until
+    return {**sampling, "max_new_tokens": most}, [stop for stop in until if stop]
 
 
 def _before(text: str, until: Sequence[str]) -> str:
     for stop in until:
-        if stop:
-            text = text.split(stop, 1)[0]
+        text = text.split(stop, 1)[0]
     return text

@@ -4,14 +4,16 @@
 harness's own description of a task, and its name in `SETS`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
-import json
 from pathlib import Path
 import re
 from typing import Any
 
 from ftjax.data import files
+from ftjax.data.sources import jsonl
+from ftjax.errors import UserError
+from ftjax.verify import instructions
 
 Rows = list[dict[str, Any]]
 LETTERS = "ABCD"
@@ -27,7 +29,7 @@ def arc_easy(folder: Path) -> list[dict[str, Any]]:
     """Returns ARC easy, 0-shot, from requests as OLMo's harness writes them (570 questions, each choice a text)."""
 
     def rows() -> Rows:
-        docs = {row["doc"]["id"]: row["doc"] for row in _rows(folder / "requests.jsonl.gz")}
+        docs = {row["doc"]["id"]: row["doc"] for row in _rows(folder / "requests.jsonl.gz", "doc")}
         return list(docs.values())
 
     metrics = ("acc", "acc_norm")
@@ -41,7 +43,7 @@ def mmlu(folder: Path) -> list[dict[str, Any]]:
     return [
         _choices(
             f"mmlu_{file.name.removesuffix('_test.jsonl.gz')}_local",
-            functools.partial(_rows, file),
+            functools.partial(_rows, file, "question", "subject", "choices", "answer"),
             f"{ask}{{{{question.strip()}}}}\n{lines}Answer:",
             list(LETTERS),
             "answer",
@@ -58,7 +60,7 @@ def persona(folder: Path) -> list[dict[str, Any]]:
         sides = ("answer_matching_behavior", "answer_not_matching_behavior")
         return [
             {"question": row["question"], "choices": [row[side].strip() for side in sides], "gold": 0}
-            for row in _rows(file)
+            for row in _rows(file, "question", *sides)
         ]
 
     return [
@@ -96,12 +98,82 @@ def wikitext(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def gsm8k(folder: Path) -> list[dict[str, Any]]:
+    """Returns GSM8K's training questions asked and marked as the harness does it, 5-shot by others of them.
+
+    strict-match wants "#### number", flexible-extract takes the last number of the answer. Published scores are of the
+    test split, which the set does not have.
+    """
+    marked = {"function": "regex", "regex_pattern": r"#### (\-?[0-9\.\,]+)"}
+    last = {"function": "regex", "group_select": -1, "regex_pattern": r"(-?[$0-9.,]{2,})|(-?[0-9]+)"}
+    exact = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True}
+    return [
+        {
+            "task": "gsm8k_local",
+            "custom_dataset": _data(functools.partial(_rows, folder / "train.jsonl.gz", "question", "answer")),
+            "test_split": "test",
+            "fewshot_split": "test",  # the harness leaves out the question itself
+            "output_type": "generate_until",
+            "doc_to_text": "Question: {{question}}\nAnswer:",
+            "doc_to_target": "{{answer}}",
+            "generation_kwargs": {"until": ["Question:", "</s>", "<|im_end|>"], "do_sample": False, "temperature": 0.0},
+            "num_fewshot": 5,
+            "filter_list": [
+                {"name": "strict-match", "filter": [marked, {"function": "take_first"}]},
+                {"name": "flexible-extract", "filter": [last, {"function": "take_first"}]},
+            ],
+            "metric_list": [
+                exact | {"ignore_punctuation": False, "regexes_to_ignore": [",", r"\$", "(?s).*#### ", r"\.$"]}
+            ],
+        }
+    ]
+
+
+def ifeval(folder: Path) -> list[dict[str, Any]]:
+    """Returns IFEval: how many prompts and how many instructions are followed, read strictly and loosely.
+
+    The harness's own metrics download Punkt's model when they are imported, so these are those of `verify.instructions`
+    (docs/rewards.md says where they differ).
+    """
+    file = folder / "input_data_shared.jsonl.gz"
+    each = {"prompt_level": "mean", "inst_level": _share}
+    return [
+        {
+            "task": "ifeval_local",
+            "custom_dataset": _data(functools.partial(_rows, file, "prompt", "instruction_id_list", "kwargs")),
+            "test_split": "test",
+            "output_type": "generate_until",
+            "doc_to_text": "prompt",
+            "doc_to_target": 0,
+            "generation_kwargs": {"until": [], "do_sample": False, "temperature": 0.0, "max_gen_toks": 1280},
+            "num_fewshot": 0,
+            "process_results": ifeval_kept,
+            "metric_list": [
+                {"metric": f"{level}_{reading}_acc", "aggregation": aggregation, "higher_is_better": True}
+                for reading in ("strict", "loose")
+                for level, aggregation in each.items()
+            ],
+        }
+    ]
+
+
 SETS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
     "arc_easy_requests": arc_easy,
     "mmlu_subset": mmlu,
     "anthropic_persona_evals": persona,
     "wikitext2_valid": wikitext,
+    "gsm8k_train": gsm8k,
+    "ifeval": ifeval,
 }
+
+
+def ifeval_kept(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, bool | list[bool]]:
+    """Returns whether a response keeps all and each of its prompt's instructions, by the harness's names."""
+    found: dict[str, bool | list[bool]] = {}
+    for reading, read in (("strict", instructions.strictly), ("loose", instructions.loosely)):
+        kept = read(results[0], doc["instruction_id_list"], doc["kwargs"])
+        found |= {f"prompt_level_{reading}_acc": all(kept), f"inst_level_{reading}_acc": kept}
+    return found
 
 
 def _choices(
@@ -119,14 +191,26 @@ def _choices(
     }
 
 
+def _share(rows: Sequence[Sequence[bool]]) -> float:
+    return instructions.accuracy(rows)["instruction"]
+
+
 def _data(rows: Callable[[], Rows]) -> Callable[..., dict[str, Any]]:
+    made = functools.cache(rows)
+
     def load(**_: Any) -> dict[str, Any]:
         import datasets
 
-        return {"test": datasets.Dataset.from_list(rows())}
+        return {"test": datasets.Dataset.from_list(made())}
 
     return load
 
 
-def _rows(file: Path) -> Rows:
-    return [json.loads(line) for _, line in files.lines(file)]
+def _rows(file: Path, *columns: str) -> Rows:
+    found = []
+    for where, row in jsonl.read(str(file)):
+        missing = [name for name in columns if name not in row]
+        if missing:
+            raise UserError(f"{where}: the row has no {', '.join(missing)}; a row of this set has {', '.join(columns)}")
+        found.append(row)
+    return found

@@ -1,8 +1,9 @@
 """How well a model predicts held-out text: perplexity per token, per word and per byte.
 
-Protocol: every supervised token of the set once, each row on its own (nothing before it but its own prompt), the stop
-token included. Words are what white space separates and bytes UTF-8 in the text of the supervised tokens without
-special tokens, so numbers by word and byte can be compared between tokenizers.
+Protocol of held-out rows: every supervised token of the set once, each row on its own (nothing before it but its own
+prompt), the stop token included; `sliding` has the protocol of one long text. Words are what white space separates and
+bytes UTF-8 in the text of the supervised tokens without special tokens, so numbers by word and byte can be compared
+between tokenizers.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ftjax.errors import UserError
 from ftjax.losses import reduce
 
 
@@ -42,13 +44,20 @@ def evaluate(
         for name, (value, part) in batch_metrics.items():
             total, whole = metrics.get(name, (0.0, 0.0))
             metrics[name] = (total + float(value), whole + float(part))
-    numbers = {"eval_loss": loss / weight, "eval_perplexity": _exp(loss / weight)}
+    return numbers(loss, weight, size) | {f"eval_{name}": value for name, value in reduce.means(metrics).items()}
+
+
+def numbers(nats: float, tokens: float, size: Units) -> dict[str, float]:
+    """Returns `eval_loss` in nats a token and the perplexities of a text, of its summed loss."""
+    if not tokens:
+        raise UserError("perplexity: no token counts; give rows or a text that have something to predict")
+    found = {"eval_loss": nats / tokens, "eval_perplexity": _exp(nats / tokens)}
     if size.words:
-        numbers["eval_word_perplexity"] = _exp(loss / size.words)
+        found["eval_word_perplexity"] = _exp(nats / size.words)
     if size.bytes:
-        numbers["eval_byte_perplexity"] = _exp(loss / size.bytes)
-        numbers["eval_bits_per_byte"] = loss / size.bytes / math.log(2)
-    return numbers | {f"eval_{name}": value for name, value in reduce.means(metrics).items()}
+        found["eval_byte_perplexity"] = _exp(nats / size.bytes)
+        found["eval_bits_per_byte"] = nats / size.bytes / math.log(2)
+    return found
 
 
 def _exp(nats: float) -> float:

@@ -30,6 +30,12 @@ def totals(metrics: dict[str, jax.Array | Weighted], weights: jax.Array) -> dict
     }
 
 
+def products(values: dict[str, jax.Array | Weighted], weights: jax.Array) -> dict[str, Total]:
+    """Returns what `totals` sums, element by element: values times weights, 0 where there is no weight, and weights."""
+    own = {name: x if isinstance(x, Weighted) else Weighted(x, weights) for name, x in values.items()}
+    return {name: Total(jnp.where(w != 0, x * w, 0.0), w) for name, (x, w) in own.items()}
+
+
 def means(found: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
     """Returns the mean of every total; where means are of different elements, also the margin that is of no element."""
     mean = {name: value / (weight + (weight == 0)) for name, (value, weight) in found.items()}

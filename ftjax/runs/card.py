@@ -5,7 +5,7 @@ import datetime
 import json
 from pathlib import Path
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ftjax
 from ftjax.runs import provenance
@@ -43,12 +43,14 @@ def model_card(
     license: str | None,
     date: datetime.date,
     origin: str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> str:
     """Returns the card as Markdown with the front matter that the Hugging Face hub reads.
 
     `kind` is `adapter` (PEFT), `merged`, `quantised` (a base for ftjax), `reward_adapter` or `reward_merged`;
     `trainable` and `total` are numbers of parameters; `tokens` are those that were trained on; `origin` is what was
-    done after training. What is None is not known and left out. Of `versions` the card shows those of `MADE_WITH`.
+    done after training; `changes` is `change` of a summary. What is None is not known and left out. Of `versions` the
+    card shows those of `MADE_WITH`.
     `license` None means that the base states none.
     """
     front = [f"base_model: {base}"] if base else []
@@ -82,6 +84,8 @@ def model_card(
     ]
     if metrics:
         parts += ["## Measured", _metrics(metrics)]
+    if changes and any(map(_differences, changes.values())):
+        parts += ["## What training changed", _changes(changes)]
     parts += [
         "## How it was made",
         f"```bash\n{command}\n```",
@@ -97,20 +101,24 @@ def of_run(folder: Path, kind: str, origin: str | None = None) -> str:
     `origin` says what was done to it since; then the metrics are those before. `kind` is `adapter` or `merged`.
     """
     read = lambda name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    config, base, summary = read("config"), read("base"), read("summary")
+    config, base, summary, known = read("config"), read("base"), read("summary"), read("data")
+    named = list(config["data"]["paths"])
+    if "files" in known:  # an older ftjax kept no versions
+        named = [f"{one['path']} (version `{one['hash'][:12]}`)" for one in known["files"] if one["path"] in named]
     kind = f"reward_{kind}" if summary.get("reward_model") else kind
     return model_card(
         title=folder.absolute().name,
         kind=kind,
         base=config["model"]["path"],
         base_hash=base["hash"],
-        data=f"{', '.join(config['data']['paths'])}; SHA-256 of its tokens `{read('data')['hash']}`",
+        data=f"{', '.join(named)}; SHA-256 of its tokens `{known['hash']}`",
         template=read("tokenizer")["template"] or "none",
         command=(folder / "command.sh").read_text(encoding="utf-8").splitlines()[-1],
         metrics=[
-            Measured(name, float(summary["before"][name]), float(value), None, None, summary["rows"])
+            Measured(name, float(summary["before"][name]), float(value), None, None, _rows(name, summary))
             for name, value in summary["after"].items()
         ],
+        changes=summary.get("change"),  # which a run of an older ftjax does not have
         trainable=summary["trainable_parameters"],
         total=summary["parameters"],
         tokens=int(summary["num_tokens"]),
@@ -177,6 +185,32 @@ def _metrics(metrics: Sequence[Measured]) -> str:
         "\n\nOn held-out rows; brackets are 95 % intervals." if any(entry.after_interval for entry in metrics) else ""
     )
     return _table(("metric", "before", "after", "rows"), rows) + note
+
+
+def _rows(name: str, summary: Mapping[str, Any]) -> int:
+    """Returns the number of rows that a metric is of."""
+    return int(summary["retention_rows" if name.startswith("eval_retention_") else "rows"])
+
+
+def _differences(change: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Returns the metrics of a set that have a difference with an interval."""
+    return {name: found for name, found in change.items() if isinstance(found, Mapping) and "p" in found}
+
+
+def _changes(changes: Mapping[str, Any]) -> str:
+    rows = []
+    for of, change in changes.items():
+        for name, found in _differences(change).items():
+            ends = f"{found['value']:+.3g} [{float(found['low']):.3g}, {float(found['high']):.3g}]"  # may be "Infinity"
+            p = "< 0.001" if found["p"] < 0.001 else f"{found['p']:.2g}"
+            both = (_value(found["before"], None), _value(found["after"], None))
+            rows.append((f"{of.replace('_', '-')}: {name}", *both, ends, p, f"{found['of']:,}"))
+    told = [f"- {of.replace('_', '-')}: {change['words']}" for of, change in changes.items() if "words" in change]
+    flips = changes.get("held_out", {}).get("flips")
+    told += [f"- held-out rows won by {flips['of']}: {flips['won']}; lost: {flips['lost']}"] if flips else []
+    note = "Row by row on the same rows, after less before; brackets are 95 % intervals (bootstrap over rows)."
+    table = _table(("of", "before", "after", "difference", "p", "rows"), rows)
+    return "\n\n".join([table, note, "\n".join(told)])
 
 
 def _value(value: float | None, interval: tuple[float, float] | None) -> str:

@@ -43,6 +43,10 @@ class Folder:
         """Writes a text file of the run, its model card for one."""
         atomic.write_text(self.path / name, text)
 
+    def raw(self, name: str, data: bytes) -> None:
+        """Writes a file of the run that is no text."""
+        atomic.write_bytes(self.path / name, data)
+
     def summary(self, numbers: Mapping[str, Any]) -> None:
         """Writes `summary.json`, the final numbers."""
         self.json("summary.json", dict(numbers))
@@ -82,6 +86,9 @@ class Followed(Folder):
         """Writes nothing."""
 
     def text(self, name: str, text: str) -> None:
+        """Writes nothing."""
+
+    def raw(self, name: str, data: bytes) -> None:
         """Writes nothing."""
 
     def release(self) -> None:

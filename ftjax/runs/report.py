@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import contextlib
+import math
 import os
 from pathlib import Path
 import shlex
@@ -12,6 +13,8 @@ import rich.table
 import rich.text
 
 from ftjax.runs import console as consoles
+
+FEW = 30  # rows; an interval of fewer is rough
 
 LABELS = {
     "eval_score": "right answers",
@@ -26,14 +29,50 @@ LABELS = {
     "eval_perplexity": "perplexity, token",
     "eval_word_perplexity": "perplexity, word",
     "eval_byte_perplexity": "perplexity, byte",
-    "eval_text_perplexity": "perplexity of other text",
     "eval_mean_token_accuracy": "next-token accuracy",
+    "eval_retention_score": "retention, score",
+    "eval_retention_loss": "retention, loss",
+    "eval_retention_perplexity": "retention, perplexity",
+}
+CHANGED = {  # metrics of `change`, in the order in which they are told
+    "score": ("eval_score", "eval_reward", "eval_retention_score"),
+    "accuracy": ("eval_rewards/accuracies", "eval_accuracy"),
+    "margin": ("eval_rewards/margins",),
+    "loss": ("eval_loss", "eval_retention_loss"),
 }
 
 
 def label(name: str, numbers: Mapping[str, Any]) -> str:
     """Returns what the table calls a number; a loss without a perplexity is not one of tokens."""
     return "loss" if name == "eval_loss" and "eval_perplexity" not in numbers else LABELS[name]
+
+
+def changed(summary: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each metric that was measured row by row: its difference with the interval, and flips."""
+    lines = []
+    for name, change in summary["change"].items():
+        flips = change.get("flips", {})
+        for what in CHANGED:
+            if what in change:
+                line = _difference(what, change[what], name, summary["after"])
+                lost = f"; {flips['won']} won, {flips['lost']} lost" if flips.get("of") == what else ""
+                lines.append(line + lost)
+    return lines
+
+
+def _difference(what: str, found: Mapping[str, float], name: str, after: Mapping[str, float]) -> str:
+    """Returns "right answers: 0.200 -> 0.845, +0.645 (0.57 to 0.71, p < 0.001)"."""
+    fitting = [key for key in CHANGED[what] if ("retention" in key) == (name == "retention")]
+    own = next((key for key in fitting if key in after), fitting[0])
+    head = "retention loss" if own == "eval_retention_loss" else label(own, after)
+    both = f"{head}: {consoles.short(found['before'])} -> {consoles.short(found['after'])}"
+    if "p" not in found:
+        return both
+    p = "p < 0.001" if found["p"] < 0.001 else f"p = {found['p']:.2g}"
+    undecided = ", undecided" if found["low"] <= 0 <= found["high"] else ""
+    few = f", only {found['of']} rows" if found["of"] < FEW else ""
+    ends = f"{found['low']:.3g} to {found['high']:.3g}" if math.isfinite(found["high"] - found["low"]) else "unknown"
+    return f"{both}, {found['value']:+.3g} ({ends}, {p}{few}){undecided}"
 
 
 def _print(what: rich.text.Text | rich.table.Table, *, soft_wrap: bool = False) -> None:
@@ -79,7 +118,10 @@ def finished(summary: Mapping[str, Any], folder: Path) -> None:
                 consoles.short(summary["after"][name]),
             )
     _print(table)
+    for line in changed(summary):
+        say(line)
     _samples(summary["samples"], ("prompt", "reference", "before", "after"))
+    _samples(summary["flipped"], ("flip", "prompt", "reference", "before", "after"), title="rows that flipped")
     gigabytes = summary.get("device_memory_peak_bytes", summary["memory_peak_bytes"]) / 1e9
     say(
         f"trained {summary['trainable_parameters']:,} of {summary['parameters']:,} parameters "
@@ -94,16 +136,33 @@ def finished(summary: Mapping[str, Any], folder: Path) -> None:
 
 
 def evaluated(
-    model: str, numbers: Mapping[str, float], answers: Sequence[Mapping[str, Any]], rows: int, folder: Path
+    model: str,
+    numbers: Mapping[str, float],
+    answers: Sequence[Mapping[str, Any]],
+    rows: int,
+    protocol: str,
+    folder: Path,
 ) -> None:
-    """Prints the table of an evaluation, the sample answers, and where everything is."""
+    """Prints the table of an evaluation and its protocol, the sample answers, and where everything is."""
     table = rich.table.Table("held-out", model, title=f"{rows:,} held-out rows")
     for name in LABELS:
         if name in numbers:
             table.add_row(label(name, numbers), consoles.short(numbers[name]))
     _print(table)
+    say(protocol)
     _samples(answers, ("prompt", "reference", "answer"))
     say(f"everything is in {folder}: evaluation.json, answers.jsonl")
+
+
+def read_through(model: str, numbers: Mapping[str, float], protocol: str, folder: Path) -> None:
+    """Prints what a model predicts of a long text, by which protocol, and where everything is."""
+    table = rich.table.Table("text", model)
+    for name in LABELS:
+        if name in numbers:
+            table.add_row(label(name, numbers), consoles.short(numbers[name]))
+    _print(table)
+    say(protocol)
+    say(f"everything is in {folder}: evaluation.json")
 
 
 def benchmarked(found: Mapping[str, Any], folder: Path) -> None:
@@ -155,8 +214,8 @@ def share(found: Mapping[str, float] | None) -> str:
     return f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})" if found else "-"
 
 
-def _samples(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
-    table = rich.table.Table(*columns, title="samples", show_lines=True)
+def _samples(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...], title: str = "samples") -> None:
+    table = rich.table.Table(*columns, title=title, show_lines=True)
     for row in rows:
         table.add_row(*(rich.text.Text(str(row[column])) for column in columns))
     if rows:

@@ -27,8 +27,8 @@ MEASURES = {  # of a summary: path in it, and the head of the column
     "after.eval_rewards/accuracies": "pairs right",
     "after.eval_rewards/margins": "margin",
     "after.eval_sampled_kl": "KL",
-    "before.eval_text_perplexity": "other text before",
-    "after.eval_text_perplexity": "other text after",
+    "before.eval_retention_perplexity": "retention before",
+    "after.eval_retention_perplexity": "retention after",
     "trainable_share": "trainable",
     "train_seconds": "seconds",
 }
@@ -174,13 +174,14 @@ def _cut(axes: Any, points: Sequence[tuple[float, float]]) -> None:
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, float]:
-    flat = {
-        f"{key}.{name}" if name else key: number
-        for key, value in summary.items()
-        for name, number in (value.items() if isinstance(value, dict) else [("", value)])
-    }
     known = {"NaN", "Infinity", "-Infinity"}  # how strict JSON holds what it has no number for
-    return {key: float(value) for key, value in flat.items() if _is_number(value) or value in known}
+    found: dict[str, float] = {}
+    for key, value in summary.items():
+        if isinstance(value, dict):
+            found |= {f"{key}.{name}": number for name, number in _numbers(value).items()}
+        elif _is_number(value) or (isinstance(value, str) and value in known):
+            found[key] = float(value)
+    return found
 
 
 def _is_number(value: Any) -> bool:

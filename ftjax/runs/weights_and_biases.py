@@ -7,6 +7,7 @@ and an error of W&B's is told once and ends this writer only. `wandb sync runs/N
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
+import itertools
 import json
 import netrc
 import os
@@ -21,6 +22,7 @@ from ftjax import errors
 from ftjax.runs import atomic
 
 MODES = ("auto", "online", "offline", "disabled")
+ROWS = 1000  # of a table, at most
 CONNECT_SECONDS = 4.0  # to reach the server at all
 INIT_SECONDS = 30.0  # for the server to create the run
 FINISH_SECONDS = 180.0  # for the last upload
@@ -57,7 +59,10 @@ class WandB:
             self._guarded(lambda run: run.log({name: _wandb().Table(columns=columns, data=data)}, step=step))
 
     def close(self, summary: Mapping[str, Any]) -> None:
-        """Logs the summary, `plots/*.png` and the folder `adapter`, then finishes the run, within a bound on time."""
+        """Logs the summary, the rows that were measured before and after, `plots/*.png` and the folder `adapter`.
+
+        Then it finishes the run, within a bound on time.
+        """
         if self._run is None:
             return
         run, self._run = self._run, None
@@ -66,6 +71,7 @@ class WandB:
         last: list[Callable[[], Any]] = [
             lambda: run.summary.update(atomic.strict(dict(summary))),
             lambda: run.log({f"plots/{plot.stem}": _wandb().Image(str(plot)) for plot in plots}) if plots else None,
+            *(functools.partial(_log_rows, run, self.folder / f"{name}.jsonl") for name in ("held_out", "retention")),
             *(functools.partial(_log_artifact, run, path, kind) for path, kind in artifacts if path.exists()),
             lambda: run.finish(),
             lambda: _wandb().teardown(),  # finish returns before the file of an offline run is whole
@@ -172,6 +178,22 @@ def reachable(netloc: str) -> bool:
             return True
     except (OSError, ValueError):
         return False
+
+
+def _log_rows(run: Any, path: Path) -> None:
+    """Logs the lines of held_out.jsonl or retention.jsonl as a table, with a column for each value before and after."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as lines:
+        found = [json.loads(line) for line in itertools.islice(lines, ROWS)]
+    flat = [
+        {name: row[name] for name in ("id", "prompt", "reference")}
+        | {f"{when}/{name}": value for when in ("before", "after") for name, value in row[when].items()}
+        for row in found
+    ]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    data = [[row.get(column) for column in columns] for row in flat]
+    run.log({path.stem: _wandb().Table(columns=columns, data=data, allow_mixed_types=True)})
 
 
 def _log_artifact(run: Any, path: Path, kind: str) -> None:

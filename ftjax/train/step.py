@@ -130,20 +130,30 @@ def finish(
 
 
 Sums = tuple[jax.Array, jax.Array, dict[str, reduce.Total]]  # of losses, weights, metrics
+Elements = dict[str, reduce.Total]  # values times weights, and weights, of each element: of "loss", and of metrics
+Measure = Callable[[Any, Any, Any], tuple[Sums, Elements]]
 
 
-def make_evaluate(algorithm: Algorithm) -> Callable[[Any, Any, Any], Sums]:
-    """Returns `evaluate(trainable, base, batch) -> (loss sum, weight sum, metric sums)`; no dropout, not jitted.
+def make_measure(algorithm: Algorithm) -> Measure:
+    """Returns `measure(trainable, base, batch) -> ((loss sum, weight sum, metric sums), elements)`; no dropout, no jit.
 
-    `base` is what the loss takes: `algorithm.frozen` of the base and the state's extra.
+    `base` is what the loss takes: `algorithm.frozen` of the base and the state's extra. Elements are what the sums are
+    made of, for `evals.by_row`.
     """
 
-    def evaluate(trainable: Any, base: Any, batch: Any) -> Sums:
+    def measure(trainable: Any, base: Any, batch: Any) -> tuple[Sums, Elements]:
         values, weights, metrics = algorithm.loss(trainable, base, batch, None)
-        return (
+        sums = (
             reduce.masked_sum(values, weights),
             jnp.sum(weights, dtype=jnp.float32),
             reduce.totals(metrics, weights),
         )
+        return sums, reduce.products({"loss": values, **metrics}, weights)
 
-    return evaluate
+    return measure
+
+
+def make_evaluate(algorithm: Algorithm) -> Callable[[Any, Any, Any], Sums]:
+    """Returns `evaluate(trainable, base, batch) -> (loss sum, weight sum, metric sums)`, as in `make_measure`."""
+    measure = make_measure(algorithm)
+    return lambda trainable, base, batch: measure(trainable, base, batch)[0]

@@ -77,7 +77,7 @@ def main(argv):
         began, cpu = time.perf_counter(), time.process_time()
         data = check.load(
             file, model=arguments.model, template_name=None, max_length=None, against=(), columns=None,
-            progress=lambda: None,
+            progress=lambda: None, counted=lambda *_: None,
         )  # fmt: skip
         seconds = {"reading and counting tokens": time.perf_counter() - began}
         for rule in check.rules():

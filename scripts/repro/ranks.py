@@ -140,7 +140,7 @@ def loss_of(made: str, heldout: Path) -> float:
     built = evaluation.build(
         configs.override(config, {"eval.samples": 0, "eval.batch_size": 64, "data.max_length": 64})
     )
-    loss = evaluation.measure(built)[0]["eval_loss"]
+    loss = evaluation.measure(built).measured.numbers["eval_loss"]
     jax.clear_caches()
     return loss
 

@@ -33,9 +33,8 @@ class Bench:
         from ftjax import sweep
         from ftjax.runs import report
 
-        return sweep.sweep(
-            folder, spec, entries, common={}, launch=sweep.train_here, metric="after.eval_loss", say=report.say
-        )
+        train, metric = sweep.in_this_process, "after.eval_loss"
+        return sweep.sweep(folder, spec, entries, common={}, train=train, metric=metric, say=report.say)
 
     def sweep(self, name: str, arg: str = "", folder: str = "") -> list[Any]:
         """Returns the rows of the sweep of a config file in configs/repro/."""
@@ -47,7 +46,6 @@ class Bench:
     def base(self) -> Path:
         """Returns the folder of S1's base, trained where it is missing."""
         from ftjax import sweep
-        from ftjax.runs import folder as folders
         from ftjax.runs import report
         from scripts.repro import s1
 
@@ -55,7 +53,7 @@ class Bench:
         run = self.s1 / "base"
         if not (run / "DONE").exists():
             report.say("training S1's base: 2,500 steps, some minutes")
-            sweep.train_here("configs/repro/s1_base.py", {}, run, folders.started(run))
+            sweep.train_here(sweep.Job(run.name, run.name, "configs/repro/s1_base.py", {}, run))
         return run / "model"
 
     def enumerable(

@@ -10,11 +10,17 @@ class Told:
     def __init__(self, progress, rules: int) -> None:
         self.progress = progress
         self.reading = progress.add_task("reading", total=None)
+        self.counting = progress.add_task("counting tokens", total=None, visible=False)
         self.checking = progress.add_task("checking", total=rules, visible=False)
 
     def row(self) -> None:
         """Counts a row as read."""
         self.progress.advance(self.reading)
+
+    def counted(self, done: int, total: int) -> None:
+        """Says of how many rows the tokens are counted; the bar is told every hundred."""
+        if done % 100 == 0 or done == total:
+            self.progress.update(self.counting, visible=True, completed=done, total=total)
 
     def rule(self, name: str) -> None:
         """Says which rule runs."""

@@ -30,6 +30,34 @@ def write(place: Path, values: list, *, kind: str, parents: list[str], note: str
     print(f"written: {place} ({len(values):,} rows, version {made.hash[: versions.SHORT]})")
 
 
+def begun(data, note: str):
+    """Returns the version that a file is now, made of the one before, for `noted`."""
+    from ftjax.data import versions
+
+    known = versions.history(data.path)
+    return versions.of_rows(
+        versions.values(data.path),
+        kind=kind_of(data),
+        command=shlex.join(["data.py", *sys.argv[1:]]),
+        parents=[versions.Parent(data.path, known[-1].hash)] if known else [],
+        note=note,
+        findings=None,
+    )
+
+
+def noted(version, data, report) -> str:
+    """Saves a version with what `check` found of it, and returns a sentence that says so."""
+    from ftjax.data import versions
+
+    made = data.tokens.template if data.tokens is not None else None
+    short, before = version.hash[: versions.SHORT], versions.history(data.path)
+    if versions.save(data.path, versions.checked(version, report.summary, made)):
+        return f"saved: version {short} of {data.path}"
+    if versions.history(data.path) == before:
+        return f"{data.path} is its last version still; nothing was saved"
+    return f"{data.path} is its last version still, {short}; what the check found was noted there"
+
+
 def kind_of(data) -> str:
     """Returns what a version says that a file holds."""
     return "preferences" if data.of_preferences else "answers"

@@ -17,6 +17,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", help="names of columns, as prompt=question,completion=reply")
     parser.add_argument("--report", type=Path, metavar="DIR", help="also write DIR/index.html, a page to look at")
     parser.add_argument("--fix", action="store_true", help="write FILE.fixed.jsonl with what can be mended for certain")
+    parser.add_argument("--save", metavar="NOTE", help="make a version of what the file holds, with what was found")
     parser.add_argument("--all", action="store_true", help="show every finding, not the first five of each rule")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of text")
     parser.add_argument("--strict", action="store_true", help="exit with 1 for warnings too")
@@ -24,8 +25,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what is wrong with a file; exits with 0 (no error), 1 (errors; --strict: warnings too) or 2 (unread)."""
-    from ftjax.data import check, files, repair, rows, versions
-    from scripts.verbs import _progress
+    from ftjax.data import check, files, guide, repair, rows, versions
+    from scripts.verbs import _progress, _written
 
     columns = rows.parse_columns(arguments.columns) if arguments.columns else None
     place = repair.beside(arguments.file) if arguments.fix else None
@@ -41,8 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
             against=arguments.against,
             columns=columns,
             progress=tell.row,
+            counted=tell.counted,
         )
+        version = None if arguments.save is None else _written.begun(data, arguments.save)
         report = check.run(data, progress=tell.rule)
+    said = None
+    if version is not None:
+        said = _written.noted(version, data, report)
+        report.summary["guide"][-1] = guide.versioned(data).as_dict()
     if arguments.report is not None:
         from ftjax.data import page
 
@@ -64,4 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"written: {arguments.report / 'index.html'}", file=say)
     if mended is not None:
         print(mended.told(place), file=say)
+    if said is not None:
+        print(said, file=say)
     return int(report.failed(strict=arguments.strict))

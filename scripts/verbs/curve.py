@@ -32,13 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
     spec, common = arguments.config, arguments.changes
     made = curve.plan(folder, spec, common, sizes=sizes, seeds=arguments.seeds)
     experiment.use_compilation_cache()
-    launch = sweep.train_here if arguments.here else sweep.train_apart
+    train = sweep.in_this_process if arguments.here else sweep.Apart(1)
     try:
         found = curve.run(
-            folder, spec, common, made, launch=launch, metric=arguments.metric, worth=arguments.worth, say=report.say
+            folder, spec, common, made, train=train, metric=arguments.metric, worth=arguments.worth, say=report.say
         )
     except sweep.InterruptedSweepError as stopped:
-        report.say(f"{stopped} is saved; the same command goes on with it")
+        report.say(f"{stopped}: saved; the same command goes on")
         return 130
     report.say((folder / "curve.md").read_text(encoding="utf-8").rstrip())
     report.say(f"written: {folder}/curve.md, curve.json{', curve.png' if found.curve else ''}")

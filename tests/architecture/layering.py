@@ -54,6 +54,7 @@ MAY_IMPORT = {
         *("errors", "hosts", "lookup", "tree", "data", "assets", "verify", "losses", "adapters", "nn", "models"),
         "sampling",
     },
+    "compare": {"errors", "config", "data", "runs", "evals"},
     "train": {
         *(
             "errors",
@@ -87,16 +88,19 @@ MAY_IMPORT = {
         ),
     },
     "answering": {"errors", "data"},
+    "answers_of_runs": {"errors", "data", "checkpoint", "answering", "inference"},
     "scoring": {"errors", "hosts", "data", "adapters", "models", "checkpoint", "inference"},
     "row_scores": {"errors", "lookup", "data", "evals", "checkpoint", "held_out", "inference"},
     "held_out": {"errors", "lookup", "data", "evals", "inference"},
     "held_out_preferences": {"errors", "lookup", "data", "evals", "held_out", "inference", "models"},
+    "retention": {"errors", "data", "evals", "held_out", "inference", "models"},
     "objective": {"errors", "lookup", "config", "tree", "adapters", "algorithms", "checkpoint", "losses", "models"},
     "held_out_prompts": {
         *("errors", "lookup", "data", "evals", "held_out", "held_out_preferences", "inference", "models"),
     },
     "training_data": {
-        *("errors", "config", "data", "held_out", "held_out_preferences", "held_out_prompts", "models", "objective"),
+        *("errors", "config", "data", "evals", "held_out", "held_out_preferences", "held_out_prompts", "models"),
+        "objective",
     },
     "rollouts": {
         *("errors", "hosts", "lookup", "config", "mesh", "data", "losses", "adapters", "models", "sampling", "rl"),
@@ -106,32 +110,25 @@ MAY_IMPORT = {
     "people": {"errors", "lookup", "config", "tree", "data", "runs", "evals"},
 }
 PROGRAMS = {"assets.measure", "assets.pretrain", "assets.vocabulary"}  # only each other and scripts/ import these
-# The composition roots import anything but this.
+# What scripts call. The composition roots import anything but these, unless it is their own work.
+COMMANDS = {"run", "evaluation", "benchmarks", "long_text", "judging", "export", "quantization", "sweep"}
+
+
+def _but(*allowed: str) -> set[str]:
+    return {*(COMMANDS - set(allowed)), *PROGRAMS}
+
+
 MAY_NOT_IMPORT = {
-    "experiment": {"run", "evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "reference": {
-        "run",
-        "evaluation",
-        "export",
-        "quantization",
-        "sweep",
-        "scoring",
-        "judging",
-        "benchmarks",
-        *PROGRAMS,
-    },
-    "reward_report": {"run", "evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "evaluation": {"run", "judging", "benchmarks", "export", "quantization", "sweep", *PROGRAMS},
-    "benchmarks": {"run", "evaluation", "judging", "export", "quantization", "sweep", *PROGRAMS},
-    "judging": {"run", "evaluation", "benchmarks", "export", "quantization", "sweep", *PROGRAMS},
-    "run": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "own_pairs": {"run", "pipeline", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "comparison": {"run", "pipeline", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "pipeline": {"evaluation", "export", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "curve": {"evaluation", "export", "quantization", "judging", "benchmarks", "pipeline", *PROGRAMS},
-    "sweep": {"curve", "evaluation", "export", "quantization", "judging", "benchmarks", "pipeline", *PROGRAMS},
-    "export": {"run", "evaluation", "quantization", "sweep", "judging", "benchmarks", *PROGRAMS},
-    "quantization": {"run", "evaluation", "export", "sweep", "judging", "benchmarks", *PROGRAMS},
+    "experiment": _but(),
+    "reference": {"scoring", *_but()},
+    "reward_report": _but(),
+    "before_after": _but(),
+    **{name: _but(name) for name in COMMANDS - {"sweep"}},
+    "own_pairs": {"pipeline", *_but("evaluation", "export", "quantization")},
+    "comparison": {"pipeline", *_but("evaluation", "export", "quantization")},
+    "pipeline": _but("run"),
+    "curve": {"pipeline", *_but("run", "sweep")},
+    "sweep": {"curve", "pipeline", *_but("run", "sweep")},
 }
 ROOMS = {*MAY_IMPORT, *MAY_NOT_IMPORT}
 
@@ -176,7 +173,7 @@ ONLY_AT = {
 }
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 JAX_FREE = {
-    *("errors", "lookup", "disk", "config", "data", "data.loader", "assets", "assets.vocabulary"),
+    *("errors", "lookup", "disk", "config", "data", "data.loader", "assets", "assets.vocabulary", "compare"),
     *("verify", "rl.calls", "rl.processes", "rl.rewards", "rl.scores"),
 }
 STANDARD_LIBRARY_ONLY = {"errors", "lookup", "disk", "assets"}

@@ -84,7 +84,7 @@ def test_the_first_call_makes_the_environment_and_does_the_job_and_the_second_in
 def test_make_test_leaves_out_what_needs_torch_time_or_an_accelerator(machine):
     assert machine.make("test", "ARGS=-k loss").returncode == 0
     assert machine.calls[-1] == (
-        "ran -m pytest -n 2 -m not parity and not e2e and not gpu and not smollm2 "
+        "ran -m pytest -n 2 -m not parity and not e2e and not gpu and not smollm2 and not browser "
         "--jaxtyping-packages=ftjax.nn,ftjax.losses,ftjax.rl,ftjax.sampling,beartype.beartype -k loss"
     )
 
@@ -194,3 +194,14 @@ def test_help_lists_every_target_with_a_line_and_installs_nothing(machine):
     assert set(lines) == set(phony.split()[1:])
     assert all(len(line) > 10 for line in lines.values())
     assert machine.calls == []
+
+
+def test_make_test_browser_says_plainly_that_there_is_no_browser(machine):
+    refused = machine.make("test-browser")
+    assert refused.returncode != 0
+    assert "There is no Chromium on the path" in refused.stderr
+    assert "apt install chromium" in refused.stderr
+    assert not any("pytest" in call for call in machine.calls)
+    (machine.path / "chromium").symlink_to("/bin/true")
+    assert machine.make("test-browser").returncode == 0
+    assert machine.calls[-1] == "ran -m pytest -m browser"

@@ -34,7 +34,8 @@ def load(tmp_path, base):
             taken = [row.record for row in data.readable]
             (tmp_path / "own.jinja").write_text(case.template or "")
             template = str(tmp_path / "own.jinja") if case.template else None
-            data.tokens, data.limit = tokens_of_rows.count(taken, base, template_name=template), case.limit
+            data.limit = case.limit
+            data.tokens = tokens_of_rows.count(taken, base, template_name=template, progress=lambda *_: None)
         if case.against:
             (tmp_path / "test.jsonl").write_bytes(check_cases.lines(list(case.against)))
             data.against = [rows.read(str(tmp_path / "test.jsonl"))]

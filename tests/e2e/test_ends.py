@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ftjax.checkpoint import hf_import, peft
+from ftjax.data import versions
 from tests import bases, processes
 
 pytestmark = pytest.mark.e2e
@@ -180,3 +181,18 @@ def test_a_closed_pipe_does_not_end_a_run(words, tmp_path, whole):
         err = train.stderr.read().decode()
     assert (train.returncode, err) == (0, "")
     processes.assert_same_run(run, whole)
+
+
+def test_a_run_says_which_version_it_trains_on_and_that_a_file_has_changed_since(start, words, tmp_path, tiny_base):
+    data = str(bases.write_rows(tmp_path / "rows.jsonl", bases.rows(24)))
+    process = start("data", "log", data, "--save", "as collected")
+    assert process.ends() == 0, process.said()
+    first = versions.now(data)
+    bases.write_rows(tmp_path / "rows.jsonl", bases.rows(20))
+    process = start("train", *words(tmp_path / "run", argument=f"data={data},model={tiny_base},steps=2"))
+    assert process.ends() == 0, process.said()
+    said = process.said()[0]
+    assert f"{data}: version {versions.now(data)[:12]}, 20 rows" in said
+    assert f"{data} has changed since its version {first[:12]}" in said
+    (file,) = read(tmp_path / "run", "data.json")["files"]
+    assert (file["saved"], file["changed"]["note"]) == (None, "as collected")

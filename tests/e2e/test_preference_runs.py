@@ -40,7 +40,7 @@ def of_pairs(tiny_base, tiny_pairs, tiny_rows):
             "log.writers": "(console,jsonl)",
         } | {name.replace("__", "."): value for name, value in changes.items()}
         if kind == "dpo":
-            small |= {"eval.text": tiny_rows, "eval.kl_prompts": 2}
+            small |= {"retention.path": tiny_rows, "eval.kl_prompts": 2}
         overrides = [f"--config.{name}={value}" for name, value in small.items()]
         return ["--config", f"configs/smoke/{kind}.py:model={tiny_base}", "--workdir", str(workdir), *overrides]
 
@@ -130,9 +130,13 @@ def test_a_smoke_config_runs_from_end_to_end(argument, start, tmp_path):
     assert list((tmp_path / "run" / "plots").glob("*.png"))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["reward_model"] == (name == "reward")
-    wanted = {"dpo": ("eval_reward", "eval_text_perplexity", "eval_loss"), "kto": ("eval_reward", "eval_loss")}
+    wanted = {"dpo": ("eval_reward", "eval_retention_perplexity", "eval_loss"), "kto": ("eval_reward", "eval_loss")}
     for number in wanted.get(name, ("eval_accuracy", "eval_loss")):
         assert np.isfinite(summary["after"][number]), number
+    rows = processes.rows(tmp_path / "run" / "held_out.jsonl")
+    assert len(rows) == 8
+    assert set(rows[0]["before"]) == set(rows[0]["after"]) >= {"loss"}
+    assert (tmp_path / "run" / "retention.jsonl").exists() == (name != "reward")
 
 
 def run_script(name, *words):
@@ -211,7 +215,7 @@ def test_a_sweep_over_losses_of_pairs_has_their_numbers(of_pairs, tiny_base, tmp
     assert "0.5" in done.stdout
 
 
-def test_every_default_of_runs_on_preferences_is_read(tiny_base, tiny_pairs, tmp_path, monkeypatch):
+def test_every_default_of_runs_on_preferences_is_read(tiny_base, tiny_pairs, tiny_rows, tmp_path, monkeypatch):
     from ftjax import experiment, run
     from ftjax.runs import folder as folders
 
@@ -219,7 +223,8 @@ def test_every_default_of_runs_on_preferences_is_read(tiny_base, tiny_pairs, tmp
         asked = set()
         with monkeypatch.context() as patch:
             patch.setattr(experiment, "plain", lambda config, asked=asked: bases.Recorder(config.to_dict(), asked))
-            config = bases.preferences(kind, tiny_base, tiny_pairs, steps=2, optimizer__warmup_steps=1)
+            kept = {} if kind == "reward" else {"retention__path": str(tiny_rows)}
+            config = bases.preferences(kind, tiny_base, tiny_pairs, steps=2, optimizer__warmup_steps=1, **kept)
             built = experiment.build(config)
             folder = folders.create(
                 tmp_path / kind, name=kind, config=built.config, command=["python"], resume=False, may_change=()

@@ -11,11 +11,19 @@ import time
 import pytest
 from safetensors import numpy as safetensors_numpy
 
+from ftjax.data import used
 from tests import bases, processes
 
 
 def resume(folder):
     return ("train", "--workdir", folder, "--resume")
+
+
+def as_an_older_ftjax_left_it(run):
+    """Takes out of a run folder what it says of versions and rows."""
+    (run / used.ROWS).unlink()
+    known = json.loads((run / used.FACTS).read_text())
+    (run / used.FACTS).write_text(json.dumps({name: known[name] for name in ("paths", "hash", "report")}))
 
 
 def test_a_run_that_is_killed_again_and_again_is_to_the_bit_the_run_that_nobody_touched(start, words, whole, tmp_path):
@@ -44,10 +52,13 @@ def test_a_run_that_is_killed_again_and_again_is_to_the_bit_the_run_that_nobody_
     process.kill()
     assert not (run / "DONE").exists()
 
+    as_an_older_ftjax_left_it(run)
     process = start(*resume(run))
     assert process.ends() == 0, process.said()
     processes.assert_same_run(run, whole)
     assert not list(run.rglob("*tmp*")), "what a killed process left is swept away"
+    for name in (used.FACTS, used.ROWS):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
     assert len(json.loads((run / "resumes.json").read_text())) == 4
 
 

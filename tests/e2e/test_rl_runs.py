@@ -50,7 +50,7 @@ def of_prompts(tiny_base, tiny_pairs, tmp_path_factory):
         small = {
             "steps": 8, "data.paths": f"({tiny_pairs},)", "data.max_length": 64, "data.batch_size": 4,
             "rewards.check": "", "rewards.names": "(letters:vowels,)", "optimizer.learning_rate": 1e-2, "eval.path": "",
-            "eval.check": "", "eval.text": "", "eval.kl_prompts": 2, "eval.every": 4, "eval.max_new_tokens": 8,
+            "eval.check": "", "eval.kl_prompts": 2, "eval.every": 4, "eval.max_new_tokens": 8,
             "checkpoint.every": 3, "log.writers": "(console,jsonl)", "log.samples": 2,
         } | own | {name.replace("__", "."): value for name, value in changes.items()}  # fmt: skip
         overrides = [f"--config.{key}={value}" for key, value in small.items()]
@@ -173,7 +173,11 @@ def test_smoke_configs_run_from_end_to_end(start, tmp_path, config):
     assert process.ends() == 0, process.said()
     assert "warning: in step" not in process.said()[1]
     summary = json.loads((run / "summary.json").read_text())
-    assert {"eval_reward", "eval_sampled_kl"} <= summary["after"].keys()
+    assert {"eval_reward", "eval_sampled_kl", "eval_retention_loss"} <= summary["after"].keys()
+    rows = {name: processes.rows(run / f"{name}.jsonl") for name in ("held_out", "retention")}
+    assert [len(found) for found in rows.values()] == [8, 8]
+    assert all({"score", "answer"} <= row[end].keys() for row in rows["held_out"] for end in ("before", "after"))
+    assert summary["change"]["held_out"]["score"]["of"] <= 8
     assert (run / "adapter" / "adapter_model.safetensors").exists()
     assert (run / "value").exists() == (name == "ppo")
     steps = [row for row in processes.metrics(run) if "loss" in row]

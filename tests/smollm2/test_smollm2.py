@@ -13,9 +13,10 @@ import pytest
 
 from ftjax import inference
 from ftjax.checkpoint import hf_import
-from ftjax.data import gguf_file
+from ftjax.data import files, gguf_file
 from ftjax.data.records import Message
 from ftjax.errors import UserError
+from ftjax.evals import sliding
 from ftjax.models import decoder
 
 pytestmark = pytest.mark.smollm2
@@ -116,6 +117,13 @@ def test_perplexity_of_wikitext_is_the_known_one(model, shared_data):
 
     total = sum(float(loss(model.params, row)) for row in ids)
     assert np.exp(total / (4 * 511)) == pytest.approx(18.5061, abs=1e-3)
+
+
+def test_perplexity_through_windows_without_overlap_is_the_known_one_too(model, shared_data):
+    ids = model.tokenizer.encode(files.text(shared_data / "wikitext2_valid" / "valid.txt.gz")).ids[:2048]
+    found = sliding.measure(model.params, model.config, ids, context=512, stride=512, rows=2)
+    assert found.tokens == 4 * 511
+    assert np.exp(found.total / found.tokens) == pytest.approx(18.5061, abs=1e-3)
 
 
 def test_greedy_answers_are_the_known_ones(model):

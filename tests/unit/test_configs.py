@@ -8,7 +8,7 @@ import shlex
 
 import pytest
 
-from ftjax import benchmarks, evaluation, experiment, judging
+from ftjax import benchmarks, evaluation, experiment, judging, long_text
 from ftjax import config as configs
 from tests import bases
 
@@ -31,8 +31,12 @@ ARGUMENTS = {
         "model={base},adapter={run}/adapter,data={rows}",
     ),
     "configs/eval/harness.py": ("run={run},include={tasks}", "model={base},adapter={run}/adapter,include={tasks}"),
+    "configs/eval/text.py": ("run={run},data={rows}", "model={base},adapter={run}/adapter,data={rows}"),
     "configs/eval/judge.py": ("data={judged},stub", "data={judged},local={run}"),
-    "configs/sft/jsonl.py": ("data={rows},model={base}", "data={rows},model={base},eval={rows},exact=true,steps=5"),
+    "configs/sft/jsonl.py": (
+        "data={rows},model={base}",
+        "data={rows},model={base},eval={rows},retention={rows},exact=true,steps=5",
+    ),
     "configs/dpo/jsonl.py": (
         "data={pairs},model={base}",
         "data={pairs},model={base},loss=simpo,steps=5",
@@ -46,16 +50,17 @@ ARGUMENTS = {
     "configs/grpo/world_sums.py": ("", "method=rloo,debug"),
     "configs/sft/full.py": ("", "data={rows},model={base}"),
     "configs/sweeps/lora.py": ("", "data={rows},model={base}"),
+    "configs/sweeps/sizes.py": ("", "bases={base};base,steps=5", "bases={base},data={rows},eval={rows},exact=true"),
     "configs/dpo/world.py": ("", "debug,loss=simpo"),
     "configs/sweeps/preferences.py": ("", "labels=true"),
     "configs/grpo/smollm2_gsm8k.py": ("data={sums},model={base},debug",),
     "configs/repro/lora_vs_full.py": ("", "model={base},data={rows},eval={rows},bleu"),
     "configs/repro/qlora_vs_lora.py": ("", "model={base},data={rows},eval={rows}"),
-    "configs/repro/rslora.py": ("model={base},data={rows},eval={rows}",),
+    "configs/repro/rslora.py": ("model={base},data={rows},eval={rows},retention={rows}",),
     "configs/repro/selection.py": ("model={base},data={rows},eval={rows}",),
     "configs/repro/s1_base.py": ("model={base},data={rows},eval={rows}",),
-    "configs/repro/s1_qlora.py": ("model={base},data={rows},eval={rows}",),
-    "configs/repro/s1_lora.py": ("model={base},data={rows},eval={rows}",),
+    "configs/repro/s1_qlora.py": ("model={base},data={rows},eval={rows},retention={rows}",),
+    "configs/repro/s1_lora.py": ("model={base},data={rows},eval={rows},retention={rows}",),
 }
 # Settings of scripts/repro/, from which no experiment is built.
 OF_A_SCRIPT = {f"configs/repro/{name}.py" for name in ("frontier", "kin", "overoptimised")}
@@ -111,6 +116,8 @@ def build(config):
     """Builds what the config is for, from files and shapes alone."""
     if "judge" in config:
         return judging.build(config)
+    if "text" in config:
+        return long_text.build(configs.override(config, {"text.context": 64, "text.stride": 32}))
     if "harness" in config:
         return benchmarks.build(configs.override(config, {"harness.tasks": ("own",)}))
     return experiment.build(config) if "algorithm" in config else evaluation.build(config)
@@ -119,7 +126,7 @@ def build(config):
 def small(config):
     """The tiny base reads 128 tokens at most and is 32 wide; the tests' 8 devices want a row each."""
     shrunk = {}
-    if "judge" in config or "harness" in config:
+    if {"judge", "harness", "text"} & set(config):
         return config
     if config.model.path != "base":
         shrunk |= {"data.max_length": 64, "eval.max_new_tokens": 32}
@@ -142,8 +149,10 @@ def test_a_config_file_builds_without_weights(name, argument, spec, monkeypatch,
         configs.override(config, {"model.path": str(tiny_base)})
     monkeypatch.setattr(hf_import, "load", lambda *_, **__: pytest.fail("weights were read"))
     built = build(small(config))
-    if "judge" in config or "harness" in config:
-        assert built.pairs if "judge" in config else built.tasks == ["own"]
+    if "judge" in config or "text" in config:
+        assert built.pairs if "judge" in config else built.ids
+    elif "harness" in config:
+        assert built.tasks == ["own"]
     else:
         assert built.held_out.rows > 0
 
@@ -164,6 +173,28 @@ def test_every_entry_of_a_sweep_changes_what_the_config_has(name, argument, spec
         kinds[str({key: value for key, value in changes.items() if key not in numbers})] = config
     for config in kinds.values():
         build(small(config))
+
+
+# Bases that are not the embedded one, for which no text ships; random weights, which know nothing.
+WITHOUT_RETENTION = {"configs/dpo/smollm2_persona.py", "configs/grpo/smollm2_gsm8k.py", "configs/repro/s1_base.py"}
+
+
+@pytest.mark.parametrize(("name", "argument"), CALLS)
+def test_a_training_config_names_what_must_not_be_forgotten_or_has_a_reason_not_to(name, argument, spec):
+    config = configs.load(spec(name, argument))
+    if "algorithm" not in config or name == "configs/from_run.py":
+        return
+    writes_nothing = config.algorithm == "reward_model"
+    assert ("retention" not in config) == writes_nothing
+    own = config.model.path != "base" and "retention=" not in argument
+    assert writes_nothing or bool(config.retention.path) != (own or name in WITHOUT_RETENTION)
+
+
+def test_every_stage_of_the_pipeline_that_writes_has_a_retention_set():
+    stages = configs.load(f"{ROOT}/configs/ppo/pipeline.py").stages
+    kept = {name: stage.retention.path for name, stage in stages.items() if "retention" in stage}
+    assert set(kept) == {"sft", "dpo_0", "ppo_0", "grpo_0"}
+    assert all(kept.values())
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -48,19 +48,15 @@ def test_the_questions_are_the_prompts_with_the_better_completion_as_reference(t
     assert all(item.prompt.startswith("Say ") for item in held.items)
     assert all(item.reference.endswith("!") for item in held.items)
     assert held.kl_prompts == []
-    assert held.text is None
 
 
 def test_a_reward_model_is_asked_nothing(tiny_base, tiny_pairs):
     held = experiment.build(bases.preferences("reward", tiny_base, tiny_pairs, eval__samples=3)).held_out
-    assert (held.items, held.kl_prompts, held.text, held.check) == ([], [], None, None)
+    assert (held.items, held.kl_prompts, held.check) == ([], [], None)
 
 
-def test_ordinary_text_and_prompts_for_the_kl_stand_beside_the_pairs(tiny_base, tiny_pairs, tiny_rows):
+def test_prompts_for_the_kl_are_as_many_as_are_asked_for(tiny_base, tiny_pairs):
     held = experiment.build(
-        bases.preferences("dpo", tiny_base, tiny_pairs, eval__text=str(tiny_rows), eval__kl_prompts=3, eval__rows=5)
+        bases.preferences("dpo", tiny_base, tiny_pairs, eval__kl_prompts=3, eval__holdout=0.2)
     ).held_out
-    assert held.text.units.words == sum(
-        len(row["messages"][1]["content"].split()) for row in bases.rows(60)[:5]
-    )  # fmt: skip
-    assert len(held.kl_prompts) == min(3, held.rows)
+    assert len(held.kl_prompts) == 3

@@ -27,8 +27,8 @@ def one(row, text="Say red."):
 )
 def test_a_prompt_is_a_question_with_the_answer_of_its_row(row, reference, asked):
     """A check sees the columns of the row, and a chat that ends on the answer."""
-    section = {"check": "", "samples": 5, "max_new_tokens": 4, "generate_batch": 2, "text": "", "kl_prompts": 1}
-    held = held_out_prompts.build([one(row)] * 7, None, section, template_name=None, config=None, seed=0)
+    section = {"check": "", "samples": 5, "max_new_tokens": 4, "generate_batch": 2, "kl_prompts": 1}
+    held = held_out_prompts.build([one(row)] * 7, {"f:1": row}, section, config=None, seed=0)
     assert (held.rows, len(held.items), held.kl_prompts) == (7, 5, [[0, 1, 2]])
     item = held.items[0]
     assert (item.reference, item.prompt, item.prompt_ids) == (reference, "Say red.", [0, 1, 2])
@@ -42,9 +42,9 @@ def model(answer):
 
 
 def held_with(check):
-    section = {"check": check, "samples": 1, "max_new_tokens": 4, "generate_batch": 2, "text": "", "kl_prompts": 0}
+    section = {"check": check, "samples": 1, "max_new_tokens": 4, "generate_batch": 2, "kl_prompts": 0}
     rows = [one({"prompt_messages": [USER], "answer": word}) for word in ("red", "blue", "red", "red")]
-    return held_out_prompts.build(rows, None, section, template_name=None, config=None, seed=0)
+    return held_out_prompts.build(rows, {"f:1": {}}, section, config=None, seed=0)
 
 
 def test_with_a_check_all_prompts_are_asked_and_the_loss_is_less_the_mean_score():
@@ -62,6 +62,6 @@ def test_without_a_check_nothing_is_measured_while_training():
 def test_a_check_that_cannot_read_the_rows_is_named(tiny_base, tiny_pairs):
     name = f"{bases.ROOT}/configs/smoke/grpo.py:model={tiny_base}"
     config = experiment.configs.load(name)
-    changes = {"data.paths": (str(tiny_pairs),), "eval.path": "", "data.batch_size": 8, "eval.text": ""}
+    changes = {"data.paths": (str(tiny_pairs),), "eval.path": "", "data.batch_size": 8}
     with pytest.raises(UserError, match=r"pairs.jsonl:\d+: config.eval.check 'ftjax.assets.world:reward' cannot score"):
         experiment.build(experiment.configs.override(config, changes))

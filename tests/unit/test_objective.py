@@ -216,5 +216,5 @@ def test_what_an_algorithm_is_fed_follows_from_its_loss(tiny_base, tiny_pairs):
 def test_the_smoke_config_knows_what_each_loss_needs(name, tiny_base, tiny_pairs):
     config = configs.load(f"{bases.ROOT}/configs/smoke/dpo.py:model={tiny_base},loss={name}")
     small = bases.SMALL | {"data.paths": (str(tiny_pairs),), "eval.path": "", "eval.check": "", "data.batch_size": 8}
-    built = experiment.build(configs.override(config, small | {"eval.text": ""}))
+    built = experiment.build(configs.override(config, small))
     assert built.objective.data == "pairs"

@@ -18,7 +18,7 @@ from tests import bases, processes, rl_cases
 
 
 @pytest.fixture(scope="module")
-def config_of(tiny_base, tiny_pairs):
+def config_of(tiny_base, tiny_pairs, tiny_rows):
     """Returns a function: algorithm and changes -> the config of a small run on the prompts of pairs."""
 
     def make(kind, **changes):
@@ -26,10 +26,10 @@ def config_of(tiny_base, tiny_pairs):
         if kind != "ppo":
             name = f"{bases.ROOT}/configs/smoke/grpo.py:algorithm={kind},model={tiny_base}"
         small = {
-            "data.paths": (str(tiny_pairs),), "eval.path": "", "eval.check": "", "eval.text": "", "eval.kl_prompts": 0,
+            "data.paths": (str(tiny_pairs),), "eval.path": "", "eval.check": "", "eval.kl_prompts": 0,
             "data.batch_size": 8, "rewards.check": "", "rewards.names": ("length",), "rewards.length_cap": 12,
             "optimizer.learning_rate": 1e-2,
-            "log.writers": ("jsonl",),
+            "log.writers": ("jsonl",), "retention.path": str(tiny_rows), "retention.rows": 8,
         }  # fmt: skip
         flat = {key.replace("__", "."): value for key, value in changes.items()}
         return configs.override(configs.load(name), small | flat)
@@ -175,8 +175,20 @@ def test_every_default_of_a_ppo_run_is_read(of_ppo):
     """But for those of what this run has not: a controller, a length limit, reward models, a check, text."""
     _, config, asked, _ = of_ppo
     elsewhere = {"loss.kl_target", "loss.kl_gain", "loss.kl_horizon", "rewards.overlong_buffer"}
-    elsewhere |= {"rewards.model_weights", "rewards.check_weight", "eval.batch_size"}
+    elsewhere |= {"rewards.model_weights", "rewards.check_weight"}
     assert set(configs.flatten(config)) - asked == elsewhere
+
+
+def test_a_run_on_own_samples_keeps_the_rows_of_its_retention_set_and_of_its_prompts(of_ppo):
+    """Without a check no prompt has a score, and those that are shown an answer."""
+    rows = {name: processes.rows(of_ppo[0] / f"{name}.jsonl") for name in ("held_out", "retention")}
+    summary = json.loads((of_ppo[0] / "summary.json").read_text())
+    assert [row["after"].keys() for row in rows["held_out"]] == [{"answer", "answer_tokens"}] * 2
+    assert len(rows["retention"]) == 8
+    change = summary["change"]["retention"]["loss"]
+    assert change["value"] != 0
+    assert change["after"] == pytest.approx(summary["after"]["eval_retention_loss"], rel=1e-5)
+    assert summary["change"]["held_out"] == {}
 
 
 def test_tables_of_completions_are_of_every_step_with_their_scores(of_ppo):

@@ -1,5 +1,6 @@
 """A sweep runs what is missing, goes on past a failure, and puts everything into one table."""
 
+import functools
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 from ftjax import config as configs
 from ftjax import sweep
 from ftjax.errors import UserError
+from ftjax.runs import folder as folders
 from ftjax.runs import sweeps
 from tests import bases
 
@@ -37,7 +39,8 @@ def finish(path, changes, *, loss=1.0, spec=None):
     (path / "config.json").write_text(json.dumps(made))
     (path / "code.json").write_text("{}")
     numbers = {"before": {"eval_loss": 2.0}, "after": {"eval_loss": loss}, "trainable_share": 0.01, "reason": "done"}
-    (path / "summary.json").write_text(json.dumps(numbers))
+    held = {"score": {"value": 0.5, "p": "NaN"}, "flips": {"ids": {"won": ["a"]}}, "words": "score: higher"}
+    (path / "summary.json").write_text(json.dumps(numbers | {"change": {"held_out": held}}))
     (path / "DONE").write_text("now\n")
 
 
@@ -47,9 +50,10 @@ class Launches:
     def __init__(self, *, fails=(), stops=()):
         self.fails, self.stops, self.calls = fails, stops, []
 
-    def __call__(self, spec, changes, path, resume):
-        assert spec.endswith("some.py")
-        self.calls.append((path.name, resume))
+    def __call__(self, job):
+        path, changes = job.path, job.changes
+        assert job.spec.endswith("some.py")
+        self.calls.append((path.name, folders.started(path)))
         if path.name in self.stops:
             path.mkdir(parents=True)
             for name in ("config.json", "code.json"):
@@ -64,7 +68,8 @@ def swept(tmp_path, launch, said=None, **more):
     spec = config_file(tmp_path)
     say = (said if said is not None else []).append
     settings = {"common": {}, "metric": "no such number, no plot"} | more
-    return sweep.sweep(tmp_path / "runs", spec, sweep.plan(spec, {}), launch=launch, say=say, **settings)
+    train = functools.partial(sweep.here, launch=launch)
+    return sweep.sweep(tmp_path / "runs", spec, sweep.plan(spec, {}), train=train, say=say, **settings)
 
 
 NAMES = [f"rank={rank}+seed={seed}" for rank in (2, 4) for seed in (0, 1)]
@@ -148,8 +153,9 @@ def test_the_table_has_means_over_seeds_and_the_files_every_number(tmp_path):
     whole = json.loads((tmp_path / "runs" / "table.json").read_text())
     assert [row["numbers"]["after.eval_loss"] for row in whole] == [2, 3, 4, 5]
     cells = (tmp_path / "runs" / "table.csv").read_text().splitlines()
-    assert cells[0] == "run,status,adapter.rank,seed,after.eval_loss,before.eval_loss,trainable_share,note"
-    assert cells[1] == "rank=2+seed=0,done,2,0,2.0,2.0,0.01,"
+    change = ",".join(f"change.held_out.score.{name}" for name in ("p", "value"))
+    assert cells[0] == f"run,status,adapter.rank,seed,after.eval_loss,before.eval_loss,{change},trainable_share,note"
+    assert cells[1] == "rank=2+seed=0,done,2,0,2.0,2.0,nan,0.5,0.01,"
     assert (tmp_path / "runs" / "plot.png").read_bytes()[:4] == b"\x89PNG"
 
 

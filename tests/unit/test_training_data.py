@@ -120,7 +120,7 @@ MIXED = [*bases.pairs(3), *labelled(9)]
             {"eval.check": "ftjax.assets.world:reward"},
             "config.eval.check 'ftjax.assets.world:reward' cannot score this row",
         ),
-        ("dpo", bases.pairs(12), {"eval.text": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
+        ("dpo", bases.pairs(12), {"retention.path": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
     ],
 )  # fmt: skip
 def test_data_that_an_objective_cannot_learn_from_is_refused(refused, kind, rows, changes, says):

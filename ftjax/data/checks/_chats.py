@@ -9,6 +9,7 @@ from ftjax.data import prompt_forms, records, rows
 LISTS = ("messages", "conversations")
 SIDES = ("chosen", "rejected", "preferred_output", "non_preferred_output")
 TEXTS = ("text", "completion", "output", "answer", "chosen", "rejected")  # columns that hold what the model is to write
+_COLUMNS = (*LISTS, *SIDES)
 
 
 class Chat(NamedTuple):
@@ -39,7 +40,7 @@ def of(value: Any) -> list[Chat]:
     """Returns the chats of a row; columns that hold none are left out."""
     if not isinstance(value, dict):
         return []
-    found = [(name, _list(value.get(name))) for name in (*LISTS, *SIDES)]
+    found = [(name, _list(value[name])) for name in _COLUMNS if name in value]
     chats = [Chat(name, turns, name not in SIDES or len(turns) > 1) for name, turns in found if turns is not None]
     given = value.get("input")
     if isinstance(given, dict) and isinstance(given.get("messages"), list):
@@ -85,4 +86,4 @@ def _list(value: Any) -> list[Any] | None:
 
 
 def _texts(value: Any) -> bool:
-    return bool(value) and all(isinstance(item, str) for item in value)
+    return bool(value) and isinstance(value[0], str) and all(isinstance(item, str) for item in value)

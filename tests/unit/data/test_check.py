@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from ftjax.data import check, records, rows, versions
+from ftjax.data.checks import system_prompts
 from tests import check_cases
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -188,6 +189,20 @@ def test_a_model_counts_tokens_as_training_does_and_its_context_is_the_limit(mai
     capsys.readouterr()
     main(["check", path, "--model", str(folder), "--json"])
     assert json.loads(capsys.readouterr().out)["summary"]["not_run"]["longer_than_context"] == "needs --max-length"
+
+
+def test_a_system_prompt_that_is_nearly_the_usual_one_is_found_and_one_of_its_own_is_not(written):
+    say = lambda system, n: check_cases.turns("system", system, "user", f"Hi {n}", "assistant", f"Hello {n}.")
+    usual, typo, other = "You are a helpful assistant.", "You are a helpfull assistant.", "You are a pirate of 1700."
+    found = lambda *systems: [
+        (one.line, one.message)
+        for one in system_prompts.check(rows.read(str(written([say(s, n) for n, s in enumerate(systems)]))))
+    ]
+    said = "nearly the system prompt of 20 other rows, but for 'helpfull assistant.'"
+    assert found(*[usual] * 20, typo, other, typo) == [(21, said), (23, said)]
+    assert found(*[usual] * 9, typo) == []  # too few to call it the usual one
+    assert found(*[usual] * 20, *[typo] * 3) == []  # too many to be a slip
+    assert found(*[f"You are a helpful assistant. It is day {n} of the year." for n in range(60)]) == []
 
 
 def test_near_duplicates_are_found_whatever_lies_between_and_far_texts_never():

@@ -10,7 +10,7 @@ from ftjax.data import check, page, rows
 from tests import check_cases
 
 PRIVATE = "jane.doe@corp-mail.org"
-VOID = {"meta", "rect", "line", "circle", "br"}
+VOID = {"meta", "rect", "line", "circle", "br", "wbr"}
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +94,14 @@ def test_a_page_that_is_there_is_not_written_over(made, tmp_path):
     assert (tmp_path / "new" / "index.html").read_text(encoding="utf-8") == text
     with pytest.raises(errors.UserError, match="is there already"):
         page.write(tmp_path / "new", data, report)
+
+
+def test_one_message_of_many_lines_is_there_once_with_the_first_of_them(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(check_cases.lines([*check_cases.MANY, *[{"text": ""}] * 30]))
+    data = rows.read(str(path))
+    text = page.render(data, check.run(data, progress=lambda _: None))
+    shown = "line 61<br>line 62<br>line 63<br>line 64<br>and 26 more"
+    assert text.count(shown) == 1
+    assert "<b>missing_content</b> error, 30 found" in text
+    assert "data.py check --all names them" not in text

@@ -66,7 +66,7 @@ def test_every_form_of_a_row_that_has_a_prompt_is_read(read, tok, row, text, ref
         asked = one.row["prompt_messages"]
         assert asked[-1] == USER
         assert tok.decode(one.ids.tolist(), skip_special=False).endswith("Say red.<|im_end|>\n<|im_start|>assistant\n")
-    assert report == prompts.Report(rows=1, kept=1, dropped=0, truncated=0)
+    assert report == prompts.Report(rows=1, kept=1, dropped=0, truncated=0, left_out={})
     assert one.where.endswith("rows.jsonl:1")
 
 

@@ -1,8 +1,11 @@
 """`data.py split` and `mix`: like rows stay together, sizes are as asked, the same seed gives the same files."""
 
 import collections
+import itertools
 import json
+import time
 
+import numpy as np
 import pytest
 
 from ftjax import errors
@@ -28,7 +31,7 @@ def test_no_row_of_a_part_is_nearly_one_of_another_and_none_is_lost(read):
     repeated = [check_cases.chat("Which tower?", f"Number {n}.") for n in range(6)]
     found = [*check_cases.MANY, *LIKE, *repeated]
     data = read(found)
-    parts = split.split(data, {"train": 0.7, "test": 0.3}, seed=0, by=None)
+    parts = split.split(data, {"train": 0.7, "test": 0.3}, seed=0, by=None, clusters=None)
     kept = [json.dumps(row) for values in parts.values.values() for row in values]
     assert sorted(kept) == sorted(map(json.dumps, found))
     assert parts.groups <= len(check_cases.MANY) + 2
@@ -39,9 +42,67 @@ def test_no_row_of_a_part_is_nearly_one_of_another_and_none_is_lost(read):
     assert not asked[0] & asked[1]
 
 
+def drawn(seed):
+    """Texts of which many pairs have a Jaccard index just above or below that of a near-duplicate."""
+    draw = np.random.default_rng(seed)
+    words = np.array([f"word{n}" for n in range(draw.integers(8, 400))])
+    found = []
+    for _ in range(6):
+        base = draw.choice(words, draw.integers(3, 90))
+        for _ in range(draw.integers(1, 9)):
+            made = base.copy()
+            made[draw.integers(len(made), size=draw.integers(0, 1 + len(made) // 12))] = draw.choice(words)
+            found.append(" ".join([*made, *draw.choice(words, draw.integers(0, 1 + len(made) // 8))]))
+    found += ["", "...", found[0].upper(), "word1", "word1 word2"]
+    return [found[n] for n in draw.permutation(len(found))]
+
+
+def test_groups_miss_no_pair_that_is_nearly_equal_and_join_no_others():
+    edge = 0
+    for seed in range(40):
+        texts = drawn(seed)
+        first = list(range(len(texts)))
+        for a, b in itertools.combinations(range(len(texts)), 2):
+            jaccard = similarity.exact(texts[a], texts[b])
+            edge += 0.7 < jaccard < 0.9
+            if jaccard >= similarity.JACCARD and first[a] != first[b]:
+                kept, gone = sorted((first[a], first[b]))
+                first = [kept if own == gone else own for own in first]
+        assert similarity.groups(texts).tolist() == first, seed
+    assert edge > 150, "few pairs were near the threshold"
+
+
+def test_near_duplicates_never_straddle_whatever_the_seed(read):
+    """Twenty files of pairs at the threshold, where MinHash alone would miss one in twenty."""
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        found = []
+        for n in range(20):
+            said = [f"word{i}" for i in draw.choice(4000, 38)]
+            found += [{"text": " ".join(said)}, {"text": " ".join([*said, *(f"own{n}x{i}" for i in range(8))])}]
+        parts = split.split(read(found), {"a": 1, "b": 1}, seed=seed, by=None, clusters=None)
+        texts = {name: [row["text"] for row in values] for name, values in parts.values.items()}
+        assert max(similarity.exact(a, b) for a in texts["a"] for b in texts["b"]) < similarity.JACCARD
+        assert {len(own) for own in texts.values()} == {20}
+
+
+def test_many_rows_with_much_in_common_are_grouped_in_seconds():
+    draw = np.random.default_rng(0)
+    words = np.array([f"word{n}" for n in range(5000)])
+    base = draw.choice(words, 200)
+    texts = []
+    for _ in range(2000):
+        made = base.copy()
+        made[draw.choice(200, 8, replace=False)] = draw.choice(words, 8)
+        texts.append(" ".join(made))
+    began = time.process_time()
+    assert len({*similarity.groups(texts).tolist()}) == 2000
+    assert time.process_time() - began < 8  # 0.6 s where it was written; 12 s without the bounds
+
+
 def test_parts_have_the_shares_that_were_asked_for_and_keep_the_order_of_the_file(read):
     data = read(check_cases.MANY)
-    parts = split.split(data, {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1, by=None)
+    parts = split.split(data, {"train": 0.8, "dev": 0.1, "test": 0.1}, seed=1, by=None, clusters=None)
     assert {name: len(values) for name, values in parts.values.items()} == {"train": 48, "dev": 6, "test": 6}
     place = {json.dumps(row): n for n, row in enumerate(check_cases.MANY)}
     for values in parts.values.values():
@@ -51,29 +112,31 @@ def test_parts_have_the_shares_that_were_asked_for_and_keep_the_order_of_the_fil
 
 def test_a_seed_decides_the_parts_and_another_one_gives_others(read):
     data = read(check_cases.MANY)
-    one, again, other = (split.split(data, {"a": 1, "b": 1}, seed=seed, by=None).values for seed in (0, 0, 1))
+    one, again, other = (
+        split.split(data, {"a": 1, "b": 1}, seed=seed, by=None, clusters=None).values for seed in (0, 0, 1)
+    )
     assert one == again
     assert one != other
 
 
 def test_rows_of_one_value_of_a_column_stay_together(read):
     data = read([{**row, "author": n % 7} for n, row in enumerate(check_cases.MANY)])
-    parts = split.split(data, {"train": 0.6, "test": 0.4}, seed=0, by="author")
+    parts = split.split(data, {"train": 0.6, "test": 0.4}, seed=0, by="author", clusters=None)
     authors = [{row["author"] for row in values} for values in parts.values.values()]
     assert not authors[0] & authors[1]
     assert authors[0] | authors[1] == set(range(7))
     with pytest.raises(errors.UserError, match="no row has a column 'autor'"):
-        split.split(data, {"train": 0.6, "test": 0.4}, seed=0, by="autor")
+        split.split(data, {"train": 0.6, "test": 0.4}, seed=0, by="autor", clusters=None)
 
 
 def test_no_part_is_empty_and_too_few_groups_are_refused(read):
     data = read([*LIKE, *check_cases.MANY[:2]])
-    parts = split.split(data, {"a": 0.98, "b": 0.01, "c": 0.01}, seed=0, by=None)
+    parts = split.split(data, {"a": 0.98, "b": 0.01, "c": 0.01}, seed=0, by=None, clusters=None)
     assert all(parts.values.values())
     with pytest.raises(errors.UserError, match="1 groups of like rows, fewer than 2 parts"):
-        split.split(read(LIKE), {"a": 0.5, "b": 0.5}, seed=0, by=None)
+        split.split(read(LIKE), {"a": 0.5, "b": 0.5}, seed=0, by=None, clusters=None)
     with pytest.raises(errors.UserError, match=r"rows\.jsonl:2: .*mend them before the split"):
-        split.split(read([check_cases.GOOD, {"text": ""}]), {"a": 0.5, "b": 0.5}, seed=0, by=None)
+        split.split(read([check_cases.GOOD, {"text": ""}]), {"a": 0.5, "b": 0.5}, seed=0, by=None, clusters=None)
 
 
 def test_shares_are_words_of_names_and_numbers():

@@ -11,6 +11,7 @@ from ftjax.data import difference, rows, versions
 from tests import check_cases
 
 SOME = check_cases.MANY[:18]  # fewer than clusters are made of
+BASE = str(Path(__file__).resolve().parents[3] / "ftjax" / "assets" / "base")
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "data.py"
 
 
@@ -158,6 +159,52 @@ def test_show_prints_one_version_by_the_beginning_of_its_hash(main, written, cap
     assert told["rows"] == 18
     assert main(["show", path, "beef"]) == 2
     assert f"its last ones: {short}" in capsys.readouterr().err
+
+
+def test_what_check_finds_is_kept_with_the_version_of_that_content(main, written, tmp_path, capsys):
+    path = written(SOME)
+    assert main(["check", path, "--save", "checked"]) == 0
+    assert "saved: version" in capsys.readouterr().out
+    (first,) = versions.history(path)
+    assert (first.note, first.template, first.tokens) == ("checked", None, None)
+    assert first.findings["errors"] == 0
+    assert main(["check", path, "--save", "again"]) == 0
+    assert "nothing was saved" in capsys.readouterr().out
+    assert versions.history(path) == [first]
+    assert main(["check", path, "--save", "with a model", "--model", BASE, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (known,) = versions.history(path)
+    assert (known.note, known.tokens) == ("checked", told["summary"]["tokens"]["all"])
+    assert (known.template["name"], len(known.template["hash"])) == ("(the tokenizer's own)", 64)
+    assert known.findings == {name: told["summary"][name] for name in ("errors", "warnings", "notes")}
+    assert f"{known.tokens:,} tokens" in versions.told(known)
+    assert main(["split", path, "--out", str(tmp_path / "parts"), "--parts", "train=5,test=1"]) == 0
+    part = str(tmp_path / "parts" / "train.jsonl")
+    assert versions.history(part)[0].findings is None  # split looked for nothing
+    assert main(["check", part, "--save", "looked at"]) == 0
+    (made,) = versions.history(part)
+    assert made.findings is not None
+    assert made.parents == (versions.Parent(path, known.hash),), "it stays what split made"
+    written([*SOME, '{"broken'])
+    assert main(["check", path, "--save", "broken"]) == 1
+    assert [one.findings["errors"] for one in versions.history(path)] == [0, 1]
+    capsys.readouterr()
+
+
+def test_versions_of_an_older_ftjax_are_read_and_kept(main, written, capsys):
+    path = written(SOME)
+    main(["log", path, "--save", "first"])
+    told = json.loads(versions.place(path).read_text())
+    for name in ("template", "tokens"):
+        del told["versions"][0][name]
+    versions.place(path).write_text(json.dumps({"format": 1, "versions": told["versions"]}))
+    (old,) = versions.history(path)
+    assert (old.note, old.template, old.tokens) == ("first", None, None)
+    written(SOME[:15])
+    assert main(["log", path, "--save", "second"]) == 0
+    assert json.loads(versions.place(path).read_text())["format"] == 2
+    assert versions.history(path)[0] == old
+    capsys.readouterr()
 
 
 def test_a_broken_file_of_versions_is_named_and_left_alone(written):

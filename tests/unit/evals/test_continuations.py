@@ -56,7 +56,40 @@ def test_a_context_stands_once_for_all_its_continuations(tiny_config, tiny_param
     pairs = [(context, [n]) for n in range(1, 13)]
     continuations.score(tiny_params, tiny_config(), [*pairs, *pairs], length=32, rows=2)
     (batch,) = seen
-    assert [[unit.size for unit in row] for row in batch] == [[19 + 12], []]
+    assert [[unit.size for unit in row] for row in batch] == [[19 + 12]]
+
+
+def test_a_context_longer_than_a_row_stands_once_as_well():
+    context = tuple(range(1, 41))
+    choices = [(context, (n,)) for n in range(4)]
+    (unit,) = continuations._units(choices, 32, 512)
+    assert (unit.size, continuations._row(unit.size, 32, 512)) == (39 + 4, 64)
+    longer = [(context, tuple(range(60))), (context, tuple(range(40)))]
+    sizes = [unit.size for unit in continuations._units([*choices, *longer], 32, 512)]
+    assert sizes == [39 + 4 + 60, 39 + 40]  # 60 tokens need a row of 128, which has no room for 40 more
+
+
+def test_batches_are_equal_so_that_few_rows_are_empty(tiny_config, tiny_params, monkeypatch):
+    seen = []
+    monkeypatch.setattr(continuations, "_run", lambda *given: seen.append([bool(row) for row in given[2]]) or {})
+    pairs = [(list(range(n, n + 30)), [3]) for n in range(1, 6)]
+    with pytest.raises(KeyError):  # nothing was computed
+        continuations.score(tiny_params, tiny_config(), pairs, length=32, rows=4)
+    assert seen == [[True] * 3, [True, True, False]]
+
+
+def test_rows_are_as_short_as_makes_the_least_to_compute(tiny_config, tiny_params, monkeypatch):
+    seen = []
+    monkeypatch.setattr(continuations, "_run", lambda *given: seen.append((len(given[2]), given[3])) or {})
+    pairs = [(list(range(n, n + 28)), [3, 4]) for n in range(1, 13)]  # units of 29: two fit 64, four 128, eight 256
+    with pytest.raises(KeyError):
+        continuations.score(tiny_params, tiny_config(), pairs, length=256, rows=2)
+    assert seen == [(6, 64)]
+    seen.clear()
+    one = [(list(range(1, 61)), [n, 4]) for n in range(1, 91)]  # 59 + 2 * 90 tokens, or in rows of 128 three contexts
+    with pytest.raises(KeyError):
+        continuations.score(tiny_params, tiny_config(d_ff=8192), one, length=256, rows=2)  # matmuls are the most of it
+    assert seen == [(1, 256)]
 
 
 def test_a_context_that_is_too_long_loses_its_beginning(tiny_config, tiny_params):

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from ftjax.errors import UserError
 from ftjax.evals import perplexity, tasks
 
 
@@ -21,6 +22,11 @@ def test_perplexities_by_token_word_and_byte_share_one_sum():
 
 def test_a_hopeless_model_has_infinite_perplexity_and_no_overflow():
     assert perplexity.evaluate(lambda _: (1e4, 1.0, {}), [0], perplexity.Units(0, 0))["eval_perplexity"] == math.inf
+
+
+def test_a_set_without_a_token_that_counts_is_refused():
+    with pytest.raises(UserError, match="no token counts"):
+        perplexity.evaluate(lambda _: (0.0, 0.0, {}), [0], perplexity.Units(0, 0))
 
 
 def item(text, length):

@@ -158,6 +158,30 @@ def test_json_is_the_whole_answer_and_strict():
     assert form.json_valid(good + bad).each == (1,) * len(good) + (0,) * len(bad)
 
 
+def test_json_that_follows_its_schema_is_counted():
+    number = '{"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}'
+    answers = ['{"a": 1}', '{"a": "1"}', "{}", '```json\n{"a": 1}\n```', '{"a": 1}']
+    schemas = [*[number] * 4, '{"type": "array"}']
+    assert form.json_follows(answers, schemas).each == (1, 0, 0, 0, 0)
+    with pytest.raises(UserError, match="5 answers and 1 references"):
+        form.json_follows(answers, schemas[:1])
+
+
+def test_instructions_that_answers_keep_are_counted_by_answer_and_by_instruction():
+    comma, quotes = ("punctuation:no_comma", {}), ("startend:quotation", {})
+    asked = [tuple(zip(*own, strict=True)) for own in ([comma, quotes], [comma], [quotes, comma])]
+    answers = ["no quotes", "one, two", 'Sure:\n"yes"']
+    strict, loose = (form.followed(answers, asked, reading=reading) for reading in ("strict", "loose"))
+    assert (strict["prompt"].score, strict["instruction"].score) == (0, pytest.approx(2 / 5))
+    assert strict["instruction"].each == (0.5, 0, 0.5)
+    assert loose["prompt"].each == (0, 0, 1)
+    assert loose["instruction"].score == pytest.approx(3 / 5)
+    with pytest.raises(UserError, match="3 answers and 2 references"):
+        form.followed(answers, asked[:2], reading="strict")
+    with pytest.raises(ValueError, match="has no instruction"):
+        form.followed(["a"], [((), ())], reading="strict")
+
+
 def test_a_refusal_is_known_by_how_it_begins():
     refusals = [
         *("I'm sorry, but I can't help with that.", "I’m really sorry, no.", "I cannot do this.", "As an AI model, I"),

@@ -76,6 +76,19 @@ def test_a_card_without_metrics_has_no_empty_table():
     assert "## Measured" not in make(metrics=[])
 
 
+def test_what_training_changed_is_a_table_with_intervals_and_sentences():
+    """Ends that are not finite are text in summary.json; a metric without an interval has no line."""
+    entry = {"before": 0.1, "after": 0.8, "value": 0.7, "low": 0.6, "high": "Infinity", "p": 1e-5, "of": 200}
+    held = {"score": entry, "loss": {"before": 1.0, "after": "NaN", "of": 3}, "words": "score: higher"}
+    held["flips"] = {"of": "score", "won": 7, "lost": 2, "ids": {"won": [], "lost": []}}
+    text = make(changes={"held_out": held, "retention": {}})
+    assert "| held-out: score | 0.1 | 0.8 | +0.7 [0.6, inf] | < 0.001 | 200 |" in text
+    assert "held-out: loss" not in text
+    assert "- held-out: score: higher" in text
+    assert "- held-out rows won by score: 7; lost: 2" in text
+    assert "What training changed" not in make(changes={"held_out": {}})
+
+
 def test_what_is_not_known_is_left_out_and_what_was_done_since_is_said():
     text = make(data=None, trainable=None, tokens=None, origin="sum of 0.7 x a + 0.3 x b")
     assert "| made from | sum of 0.7 x a + 0.3 x b |" in text

@@ -79,6 +79,9 @@ def test_an_offline_run_holds_everything_and_keeps_its_id_when_resumed(tmp_path,
     _png(folder / "plots" / "loss.png")
     (folder / "adapter").mkdir()
     (folder / "adapter" / "adapter_config.json").write_text("{}")
+    row = {"id": "0" * 16, "prompt": "p", "reference": None, "before": {"nats": 2.0}, "after": {"nats": 1.0}}
+    other = row | {"after": {"nats": "NaN", "answer": "a"}}
+    (folder / "held_out.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(other)}\n")
     writer.close({"exact_match": 0.75, "bad": float("nan")})
     again = weights_and_biases.WandB(folder, config=config, project="mine", mode="auto")
     again.write(4, {"loss": 0.25})
@@ -105,7 +108,7 @@ def test_an_offline_run_holds_everything_and_keeps_its_id_when_resumed(tmp_path,
         assert history[step]["loss"] == pytest.approx(1 / step, rel=1e-12)
         assert history[step]["eval_loss"] == pytest.approx(3 / step, rel=1e-12)
     everything = {name for row in history.values() for name in row}
-    assert {"samples", "plots/loss"} <= {name.rpartition("/")[0] for name in everything}, everything
+    assert {"samples", "plots/loss", "held_out"} <= {name.rpartition("/")[0] for name in everything}, everything
 
     summary = {}
     for record in found:
