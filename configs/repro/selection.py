@@ -8,6 +8,8 @@ The runner writes the training file, scores it with the base, chooses the rows o
 seed: LoRA, as many steps whatever the rows, and of the unhandled rows also as many passes. Rate, rank and steps are
 those of other experiments, none was tuned here (docs/repro.md). The second command adds SmolLM2 on questions that are
 answered Yes or No.
+
+Training without the 370 rows that the embedded base answers cost 18 points of right answers: it unlearns them.
 """
 
 from configs import defaults, models

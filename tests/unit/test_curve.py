@@ -1,10 +1,11 @@
 """A curve is runs on nested parts of one file, made once, and an answer from their numbers."""
 
+import functools
 import json
 
 import pytest
 
-from ftjax import curve
+from ftjax import curve, sweep
 from ftjax.data import rows
 from ftjax.errors import UserError
 from tests import bases
@@ -24,11 +25,10 @@ class Launches:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, _, changes, path, resume):
-        assert not resume
-        self.calls.append(path.name)
-        count = len(rows.read(changes["data.paths"][0]).rows)
-        finish(path, 0.4 + 3 * count**-0.5 + 0.001 * changes["seed"])
+    def __call__(self, job):
+        self.calls.append(job.name)
+        count = len(rows.read(job.changes["data.paths"][0]).rows)
+        finish(job.path, 0.4 + 3 * count**-0.5 + 0.001 * job.changes["seed"])
 
 
 @pytest.fixture
@@ -38,7 +38,16 @@ def spec(tmp_path):
 
 def make(folder, spec, launches, *, sizes=(10, 20, 40), common=None, worth=0.01, metric="after.eval_loss"):
     made = curve.plan(folder, spec, common or {}, sizes=sizes, seeds=2)
-    return curve.run(folder, spec, common or {}, made, launch=launches, metric=metric, worth=worth, say=lambda _: None)
+    return curve.run(
+        folder,
+        spec,
+        common or {},
+        made,
+        train=functools.partial(sweep.here, launch=launches),
+        metric=metric,
+        worth=worth,
+        say=lambda _: None,
+    )
 
 
 def test_parts_of_a_seed_are_nested_and_share_no_row_with_what_is_held_out(tmp_path, spec):
