@@ -176,6 +176,7 @@ def test_every_entry_of_a_sweep_changes_what_the_config_has(name, argument, spec
 
 
 # Bases that are not the embedded one, for which no text ships; random weights, which know nothing.
+OF_THE_WORLD = {"configs/sweeps/sizes.py"}  # whose bases speak of the made world, as the embedded one does
 WITHOUT_RETENTION = {"configs/dpo/smollm2_persona.py", "configs/grpo/smollm2_gsm8k.py", "configs/repro/s1_base.py"}
 
 
@@ -186,7 +187,8 @@ def test_a_training_config_names_what_must_not_be_forgotten_or_has_a_reason_not_
         return
     writes_nothing = config.algorithm == "reward_model"
     assert ("retention" not in config) == writes_nothing
-    own = config.model.path != "base" and "retention=" not in argument
+    of_the_world = config.model.path == "base" or (name in OF_THE_WORLD and "data=" not in argument)
+    own = not of_the_world and "retention=" not in argument
     assert writes_nothing or bool(config.retention.path) != (own or name in WITHOUT_RETENTION)
 
 
