@@ -9,8 +9,10 @@ from ftjax.data import topics
 
 @pytest.fixture(scope="package", autouse=True)
 def clusters_once():
-    """Keeps what `topics.find` has found."""
-    find = functools.lru_cache(topics.find)
+    """Keeps what `topics.find` has found of words alone."""
+    find = topics.find
+    kept = functools.lru_cache(lambda texts: find(texts, None))
+    once = lambda texts, vectors: kept(tuple(texts)) if vectors is None else find(texts, vectors)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(topics, "find", lambda texts, vectors: find(tuple(texts), vectors))
+        patch.setattr(topics, "find", once)
         yield
