@@ -48,6 +48,12 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def wait(where: str) -> None:
+    """Returns when all processes have come to the same place, which has a name of its own."""
+    if several():
+        multihost_utils.sync_global_devices(where)
+
+
 def of_first(make: Callable[[], Any]) -> Any:
     """Returns what `make` returns in the first process (JSON-ready values), in all of them; alone, what it returns.
 

@@ -15,10 +15,9 @@ import shutil
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 import numpy as np
 
-from ftjax import disk
+from ftjax import disk, hosts
 from ftjax import tree as trees
 from ftjax.checkpoint import folders
 from ftjax.errors import UserError
@@ -76,23 +75,23 @@ class Store:
         leaves = {path: _as_saved(leaf) for path, leaf in trees.paths(tree).items()}
         beside = self.folder / f"{step}.tmp"
         with self._primary_cleans(), folders.no_room(self._path(step)):
-            if jax.process_index() == 0:
+            if hosts.is_first():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 shutil.rmtree(beside, ignore_errors=True)
                 beside.mkdir()
-            _wait("save")
+            hosts.wait("ftjax.checkpoint.store.save")
             with _quiet():
                 _orbax().save(beside / "tree", leaves)
-            if jax.process_index() == 0:
+            if hosts.is_first():
                 (beside / _FACTS).write_text(text, encoding="utf-8")
                 folders.sync(beside)
                 self._swap_in(beside, step)
-        if jax.process_index() == 0:
+        if hosts.is_first():
             kept = {*self.steps()[-self.keep_last :], self.best()}
             for old in self.steps():
                 if old not in kept:
                     self._remove(old)
-        _wait("kept")
+        hosts.wait("ftjax.checkpoint.store.kept")
 
     def restore(self, step: int | None, like: Any) -> tuple[Any, dict[str, Any]]:
         """Returns (tree, facts) of a step (None: the last), with structure, dtypes and shardings of `like`.
@@ -139,7 +138,7 @@ class Store:
 
     def _put_back(self) -> None:
         """Undoes a swap that a kill interrupted between its two renames."""
-        if jax.process_index() == 0 and self.folder.is_dir():
+        if hosts.is_first() and self.folder.is_dir():
             for aside in self.folder.glob("*.replaced"):
                 whole = aside.with_suffix("")
                 aside.rename(whole.with_suffix(".old") if whole.exists() else whole)
@@ -157,7 +156,7 @@ class Store:
         try:
             yield
         finally:
-            if jax.process_index() == 0 and self.folder.is_dir():
+            if hosts.is_first() and self.folder.is_dir():
                 for left in (*self.folder.glob("*.tmp"), *self.folder.glob("*.old")):
                     shutil.rmtree(left, ignore_errors=True)
 
@@ -179,11 +178,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-def _wait(where: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"ftjax.checkpoint.store.{where}")
 
 
 def _is_key(leaf: Any) -> bool:

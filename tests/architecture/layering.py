@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "rl.rollout": {"errors", "hosts", "data", "models", "sampling", "rl", "rl.rewards"},
     "algorithms": {"errors", "tree", "data", "losses", "adapters", "nn", "models", "sampling", "rl"},
     "runs": {"errors", "lookup", "config", "tree", "disk"},
-    "checkpoint": {"errors", "lookup", "tree", "disk", "mesh", "data", "quant", "adapters", "models"},
+    "checkpoint": {"errors", "hosts", "lookup", "tree", "disk", "mesh", "data", "quant", "adapters", "models"},
     "planner": {"errors", "tree", "nn", "models"},
     "evals": {
         *("errors", "hosts", "lookup", "tree", "data", "assets", "verify", "losses", "adapters", "nn", "models"),
