@@ -106,13 +106,7 @@ class Found(NamedTuple):
 
 def measure(x: Evaluation) -> Found:
     """Returns all numbers of the held-out rows, the answers, both by row, and how long an answer takes."""
-    model = inference.load(
-        x.made.model,
-        adapter=x.made.adapter,
-        template_name=x.made.template,
-        dtype=x.config["model"]["weights"],
-        quant=x.made.quant,
-    )
+    model = inference.load_made(x.made, dtype=x.config["model"]["weights"])
     model = dataclasses.replace(model, config=x.model_config)
     program = jax.jit(steps.make_measure(sft.make(lambda *_: None, x.model_config)))
     found = x.held_out.measure(lambda batch: program(None, model.params, jax.tree.map(jax.numpy.asarray, batch)), model)

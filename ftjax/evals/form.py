@@ -85,7 +85,7 @@ def followed(
     data.
     """
     metric.check("followed", hypotheses, asked)
-    read = instructions.strictly if reading == "strict" else instructions.loosely
+    read = instructions.READINGS[reading]
     kept = [read(text, *own) for text, own in zip(hypotheses, asked, strict=True)]
     if not all(kept):
         raise ValueError("followed: an answer has no instruction")

@@ -150,7 +150,7 @@ def ifeval(folder: Path) -> list[dict[str, Any]]:
             "process_results": ifeval_kept,
             "metric_list": [
                 {"metric": f"{level}_{reading}_acc", "aggregation": aggregation, "higher_is_better": True}
-                for reading in ("strict", "loose")
+                for reading in instructions.READINGS
                 for level, aggregation in each.items()
             ],
         }
@@ -170,7 +170,7 @@ SETS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
 def ifeval_kept(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, bool | list[bool]]:
     """Returns whether a response keeps all and each of its prompt's instructions, by the harness's names."""
     found: dict[str, bool | list[bool]] = {}
-    for reading, read in (("strict", instructions.strictly), ("loose", instructions.loosely)):
+    for reading, read in instructions.READINGS.items():
         kept = read(results[0], doc["instruction_id_list"], doc["kwargs"])
         found |= {f"prompt_level_{reading}_acc": all(kept), f"inst_level_{reading}_acc": kept}
     return found

@@ -37,6 +37,9 @@ def loosely(text: str, ids: Sequence[str], arguments: Sequence[Mapping[str, Any]
     return [any(map(check, forms)) for check in _checks(ids, arguments)]
 
 
+READINGS = {"strict": strictly, "loose": loosely}
+
+
 def accuracy(kept: Sequence[Sequence[bool]]) -> dict[str, float]:
     """Returns the share of responses that keep all of their instructions, and the share of instructions kept."""
     each = [one for row in kept for one in row]

@@ -120,3 +120,18 @@ def scores(made: Any, tokens: np.ndarray) -> np.ndarray:
     given = torch.from_numpy(tokens).long()
     with torch.no_grad():
         return copy.deepcopy(made)(given, attention_mask=(given != 0).long(), use_cache=False).logits[:, 0].numpy()
+
+
+def harnesses(folder: Any) -> tuple[Any, Any]:
+    """A model of ours, and of the `hf` backend of lm-evaluation-harness, as the harness sees them, in float32."""
+    from lm_eval.models import huggingface
+
+    from ftjax import inference
+    from ftjax.evals import harness
+
+    model = inference.load(str(folder), adapter=None, template_name=None, dtype="float32")
+    ours = harness.bridge(
+        model.params, model.config, model.tokenizer, chat=model.template, stop_ids=model.stop_ids, length=256, rows=2,
+        seed=0,
+    )  # fmt: skip
+    return ours, huggingface.HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=4)

@@ -5,10 +5,9 @@ import pytest
 
 pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance
-from lm_eval.models import huggingface
+from parity import peers
 
 from ftjax import inference
-from ftjax.evals import harness
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 BASE = str(inference.embedded_base())
@@ -18,18 +17,7 @@ WORDS = ["the", "lamp", "of", "Mara", "is", "red", "and", "her", "boat", "lies",
 @pytest.fixture(scope="module")
 def both():
     """Our model and theirs, as the harness sees them."""
-    model = inference.load(BASE, adapter=None, template_name=None, dtype="float32")
-    ours = harness.bridge(
-        model.params,
-        model.config,
-        model.tokenizer,
-        chat=model.template,
-        stop_ids=model.stop_ids,
-        length=256,
-        rows=2,
-        seed=0,
-    )
-    return ours, huggingface.HFLM(pretrained=BASE, device="cpu", dtype="float32", batch_size=4)
+    return peers.harnesses(BASE)
 
 
 def asked(kind, arguments):

@@ -13,13 +13,13 @@ import transformers
 pytest.importorskip("lm_eval")
 import lm_eval
 from lm_eval import tasks
-from lm_eval.models import huggingface
+from parity import peers
 
 from ftjax import inference
 from ftjax.checkpoint import hf_export
 from ftjax.data import files, gguf_file, tokenizer
 from ftjax.errors import UserError
-from ftjax.evals import harness, local_tasks, sliding
+from ftjax.evals import local_tasks, sliding
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 CHOICES = ("arc_easy_local", "mmlu_astronomy_local", "persona_openness_local")
@@ -54,19 +54,11 @@ def folder(request):
     return request.getfixturevalue(request.param)
 
 
-def ours_of(folder):
-    model = inference.load(str(folder), adapter=None, template_name=None, dtype="float32")
-    return harness.bridge(
-        model.params, model.config, model.tokenizer, chat=model.template, stop_ids=model.stop_ids, length=256, rows=2,
-        seed=0,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def evaluated(folder, shared_data):
     """Returns a function that does local tasks with both: the results of each, task by task."""
     own = local_tasks.found(shared_data)
-    both = ours_of(folder), huggingface.HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=4)
+    both = peers.harnesses(folder)
 
     def run(*names, limit, **more):
         known = tasks.TaskManager(include_defaults=False)

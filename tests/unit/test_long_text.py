@@ -32,15 +32,15 @@ def built(spec):
     return lambda **changes: long_text.build(configs.override(configs.load(spec), SMALL | changes))
 
 
-def test_a_text_is_measured_by_token_word_and_byte_and_its_protocol_is_told(spec, text, tmp_path, capsys, monkeypatch):
+def test_a_text_is_measured_by_token_word_and_byte_and_its_protocol_is_told(
+    spec, text, tiny_base, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(experiment, "use_compilation_cache", lambda: None)  # the tests have their own
     main = runpy.run_path(f"{bases.ROOT}/scripts/evaluate.py")["main"]
     words = ["--config.text.context=64", "--config.text.stride=32"]
     assert main(["--config", spec, *words, "--workdir", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    model = inference.load(
-        spec.partition("model=")[2].partition(",")[0], adapter=None, template_name=None, dtype="float32"
-    )
+    model = inference.load(str(tiny_base), adapter=None, template_name=None, dtype="float32")
     whole = text.read_text(encoding="utf-8")
     ids = model.tokenizer.encode(whole).ids
     nats = sliding.measure(model.params, model.config, ids, context=64, stride=32, rows=4)

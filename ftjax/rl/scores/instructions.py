@@ -19,7 +19,7 @@ def score(
     The columns are those of IFEval's data: names of instructions, and the arguments of each. The strict reading takes
     the completion as it is; the loose one also without its first or last line and without asterisks.
     """
-    read = instructions.strictly if reading == "strict" else instructions.loosely
+    read = instructions.READINGS[reading]
     return [
         _credit(read(text, names, arguments), credit) if names else None
         for text, names, arguments in zip(completions, instruction_id_list, kwargs, strict=True)
