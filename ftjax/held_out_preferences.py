@@ -114,17 +114,18 @@ def build(
     """
     check = lookup.lookup("ftjax.evals", section["check"]) if section["check"] and generates else None
     found = [preferences.from_row(source[row.where], row.where) for row in rows]
-    asked = [n for n, row in enumerate(rows) if best(row) is not None] if generates else []
+    told = [
+        held_out.known_by(source[row.where], _asking(one.prompt), _reference(row, tok))
+        for row, one in zip(rows, found, strict=True)
+    ]
+    asked = [n for n, one in enumerate(told) if one.reference is not None] if generates else []
     asked = asked if check else asked[: section["samples"]]
-    items = [_item(rows[n], found[n], tok) for n in asked]
+    items = [_item(rows[n], found[n], told[n]) for n in asked]
     if check and items:
         held_out.try_check(check, section["check"], items[0], rows[0].where)
     return HeldOutPreferences(
         rows=len(rows),
-        told=[
-            held_out.known_by(source[row.where], _asking(one.prompt), _reference(row, tok))
-            for row, one in zip(rows, found, strict=True)
-        ],
+        told=told,
         batches=batches,
         places=places,
         labels=labels,
@@ -159,15 +160,15 @@ def _asking(prompt: str | preferences.Turns) -> str:
     return prompt if isinstance(prompt, str) else next((t.content for t in reversed(prompt) if t.role == "user"), "")
 
 
-def _item(row: candidates.Candidates, record: preferences.Preference, tok: tokenizer.Tokenizer) -> tasks.Item:
+def _item(row: candidates.Candidates, record: preferences.Preference, told: by_row.Told) -> tasks.Item:
     """Returns the prompt of a row as a question, whose reference is the best completion."""
-    reference, prompt = _reference(row, tok), record.prompt
-    assert reference is not None
+    prompt = record.prompt
+    assert told.reference is not None
     turns = (
         [{"role": "user", "content": prompt}]
         if isinstance(prompt, str)
         else [{"role": turn.role, "content": turn.content} for turn in prompt]
     )
-    whole = [*turns, {"role": "assistant", "content": reference}]
+    whole = [*turns, {"role": "assistant", "content": told.reference}]
     item_row = {**record.extra, "prompt": turns, "messages": whole}
-    return tasks.Item(row.prompt.tolist(), item_row, _asking(prompt), reference)
+    return tasks.Item(row.prompt.tolist(), item_row, told.prompt, told.reference)

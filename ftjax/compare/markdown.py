@@ -14,16 +14,16 @@ def render(told: Told) -> str:
     lines = [f"# {names} against {told['baseline']}", "", *(f"- {line}" for line in told["verdict"]), ""]
     lines += [*(f"> {note}" for note in told["notes"]), ""] if told["notes"] else []
     parts = {
-        "Metrics": (tables.metrics, True),
-        "Parts of the rows": (tables.slices, told["slices"]),
-        "Judges": (tables.judges, told["judges"]),
-        "People": (tables.people, told["people"]),
-        "Cost": (tables.costs, True),
-        "Configs, where they differ": (tables.configs, told["configs"]),
-        "Data": (tables.data, told["data"]),
+        "Metrics": tables.metrics(told),
+        "Parts of the rows": tables.slices(told),
+        "Judges": tables.judges(told),
+        "People": tables.people(told),
+        "Cost": tables.costs(told),
+        "Configs, where they differ": tables.configs(told),
+        "Data": tables.data(told),
     }
-    for title, (made, there) in parts.items():
-        if there:
-            lines += [f"## {title}", "", *tables.markdown(made(told)), ""]
+    for title, table in parts.items():
+        if table[1]:
+            lines += [f"## {title}", "", *tables.markdown(table), ""]
     lines += [f"- {line}" for line in told["data_differences"]]
     return "\n".join(lines).rstrip() + "\n"

@@ -92,14 +92,9 @@ def _measure(name: str, field: str, sets: Mapping[str, Rows], keys: Sequence[Key
         unit = "" if field != "nats" else BY_TOKEN if same else BY_ROW
     elif all(paired.is_share(column) for column in values.values()):
         label, unit = RIGHT if field == "score" else label, "%"
-    prompts = _prompts(next(iter(sets.values())), whole)
+    first = next(iter(sets.values()))
+    prompts = paired.of_prompts(first[key].prompt for key in whole)
     return Measure(name, field, label, unit, known.better, tuple(whole), prompts, values)
-
-
-def _prompts(rows: Rows, keys: Sequence[Key]) -> paired.Clusters:
-    """Returns a number for each row, the same for those of one prompt; texts without a prompt stand alone."""
-    numbers: dict[object, int] = {}
-    return np.array([numbers.setdefault(rows[key].prompt or key, len(numbers)) for key in keys])
 
 
 def _column(rows: Rows, keys: Sequence[Key], field: str) -> Values:

@@ -18,8 +18,11 @@ _SHORT = 40  # characters of a cell that stays on one line
 
 def render(told: Told) -> str:
     """Returns the page."""
-    parts = [_head(told), _main(told), _metrics(told), _frontier(told), _slices(told), _changed(told)]
-    parts += [_judges(told), _people(told), _costs(told), _curves(told), _configs(told), _data(told)]
+    parts = [_head(told), _main(told), _section("Metrics", tables.metrics(told)), _frontier(told), _slices(told)]
+    parts += [_changed(told), _section("Judges", tables.judges(told)), _section("People", tables.people(told))]
+    parts += [_section("Cost", tables.costs(told)), _curves(told)]
+    parts += [_section("Configs, where they differ", tables.configs(told)), _section("Data", tables.data(told))]
+    parts += [_data_differences(told)]
     names = ", ".join(one["name"] for one in told["systems"])
     return html_parts.document(f"Comparison of {safe(names)}", "".join(parts))
 
@@ -28,7 +31,7 @@ def _head(told: Told) -> str:
     names = [one["name"] for one in told["systems"] if one["name"] != told["baseline"]]
     first, *rest = told["verdict"] or ["nothing that has a better side was measured on all"]
     items = "".join(f"<li>{safe(_sentence(line, told))}</li>" for line in rest)
-    main = tables.main(told)
+    main = words.main_of(told)
     decided = [entry["value"] * main["better"] for entry in main["against"].values() if entry["decided"]]
     kind = "warning" if not decided else "error" if min(decided) < 0 else "good"
     notes = "".join(f"<li>{safe(_sentence(note, told))}</li>" for note in told["notes"])
@@ -56,7 +59,7 @@ def _sentence(text: str, told: Told) -> str:
 
 
 def _main(told: Told) -> str:
-    main = tables.main(told)
+    main = words.main_of(told)
     if not main["against"]:
         return ""
     scale = 100 if main["unit"] == "%" else 1
@@ -76,17 +79,13 @@ def _main(told: Told) -> str:
     )
 
 
-def _metrics(told: Told) -> str:
-    return "<h2>Metrics</h2>\n" + _table(*tables.metrics(told))
-
-
 def _ranks(told: Told) -> dict[str, int]:
     """Returns the colour of each system, which is the same in every picture."""
     return {one["name"]: rank for rank, one in enumerate(told["systems"])}
 
 
 def _frontier(told: Told) -> str:
-    main, ranks, parts = tables.main(told), _ranks(told), []
+    main, ranks, parts = words.main_of(told), _ranks(told), []
     scale = 100 if main["unit"] == "%" else 1
     for one in told["frontier"]:
         price = words.PRICES[one["price"]]
@@ -115,7 +114,7 @@ def _frontier(told: Told) -> str:
 def _slices(told: Told) -> str:
     if not told["slices"]:
         return ""
-    main = tables.main(told)
+    main = words.main_of(told)
     return (
         f"<h2>Parts of the rows</h2>\n<p class='soft'>{safe(main['label'])}, difference to {safe(told['baseline'])}; * "
         "marks those that are sure after Holm's correction over all parts.</p>\n" + _table(*tables.slices(told))
@@ -123,7 +122,7 @@ def _slices(told: Told) -> str:
 
 
 def _changed(told: Told) -> str:
-    main = tables.main(told)
+    main = words.main_of(told)
     parts: list[str] = []
     for name, found in told["changed"].items():
         for kind in ("won", "lost"):
@@ -158,20 +157,6 @@ def _marks(main: Told, number: float) -> str:
     return ("wrong", "right")[int(number)] if main["unit"] == "%" else words.value(main, number)
 
 
-def _judges(told: Told) -> str:
-    if not told["judges"]:
-        return ""
-    return "<h2>Judges</h2>\n" + _table(*tables.judges(told))
-
-
-def _people(told: Told) -> str:
-    return "<h2>People</h2>\n" + _table(*tables.people(told)) if told["people"] else ""
-
-
-def _costs(told: Told) -> str:
-    return "<h2>Cost</h2>\n" + _table(*tables.costs(told))
-
-
 def _curves(told: Told) -> str:
     ranks = _ranks(told)
     drawn_of = [name for name in ranks if any(name in lines for lines in told["curves"].values())]
@@ -192,17 +177,15 @@ def _line(points: Sequence[Sequence[float]], *, smooth: bool) -> list[tuple[floa
     return [(step, value) for (step, _), value in zip(finite, values, strict=True)]
 
 
-def _configs(told: Told) -> str:
-    if not told["configs"]:
-        return ""
-    return "<h2>Configs, where they differ</h2>\n" + _table(*tables.configs(told))
-
-
-def _data(told: Told) -> str:
-    if not told["data"]:
-        return ""
+def _data_differences(told: Told) -> str:
     said = "".join(f"<li>{safe(line)}</li>" for line in told["data_differences"])
-    return "<h2>Data</h2>\n" + _table(*tables.data(told)) + (f"<ul>{said}</ul>\n" if said else "")
+    return f"<ul>{said}</ul>\n" if said else ""
+
+
+def _section(title: str, table: tables.Table) -> str:
+    """Returns a table under its title; nothing of a table without rows."""
+    head, rows = table
+    return f"<h2>{title}</h2>\n{_table(head, rows)}" if rows else ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = False) -> str:

@@ -205,9 +205,7 @@ def rows(file: Path, side: str) -> Rows:
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Returns what is a finite number among values, by name."""
-    known = {
-        name: float(value) for name, value in values.items() if isinstance(value, int | float) and value is not None
-    }
+    known = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
     return {name: value for name, value in known.items() if math.isfinite(value)}
 
 

@@ -23,18 +23,13 @@ _COSTS = {
 _SHOWN = 60  # characters of a config value
 
 
-def main(told: Told) -> Told:
-    """Returns the metric that the verdict is about."""
-    return next(one for one in told["metrics"] if (one["set"], one["field"]) == tuple(told["main"].values()))
-
-
 def metrics(told: Told) -> Table:
     """Returns every metric of every system with its interval, its difference to the baseline and the corrected p."""
     rows = []
     for one in told["metrics"]:
-        unit = "points" if one["unit"] == "%" else one["unit"]
+        unit = f" ({one['unit']})" if one["unit"] not in ("", "%") else ""
+        what = f"{one['label']}{unit}, {one['set']}"
         for number, (name, alone) in enumerate(one["values"].items()):
-            what = f"{one['label']}{f' ({unit})' if unit and unit != 'points' else ''}, {one['set']}"
             ends = " to ".join(_bare(one, alone[end]) for end in ("low", "high"))
             row = ["" if number else what, name, f"{_bare(one, alone['value'])} ({ends})"]
             entry = one["against"].get(name)
@@ -60,8 +55,8 @@ def _mark(one: Told, entry: Told) -> str:
 
 def slices(told: Told) -> Table:
     """Returns the differences to the baseline on parts of the rows."""
-    one = main(told)
-    names = [name for name in one["against"]]
+    one = words.main_of(told)
+    names = list(one["against"])
     rows, last = [], ""
     for part in told["slices"]:
         cells = [

@@ -11,7 +11,7 @@ Told = Mapping[str, Any]
 
 def verdict(told: Told) -> list[str]:
     """Returns the sentences, most important first: the main metric, those that are alike, the others, who suffices."""
-    main = next(one for one in told["metrics"] if (one["set"], one["field"]) == tuple(told["main"].values()))
+    main = main_of(told)
     said = [_against(main, name, entry, told) for name, entry in main["against"].items()]
     said += _alike(main, told)
     for one in told["metrics"]:
@@ -26,6 +26,11 @@ def verdict(told: Told) -> list[str]:
     if main["rows"] < statistics.FEW:
         said.append(f"all of this rests on {main['rows']} rows; fewer than {statistics.FEW} are rough")
     return said
+
+
+def main_of(told: Told) -> Told:
+    """Returns the metric that the verdict is about."""
+    return next(one for one in told["metrics"] if (one["set"], one["field"]) == tuple(told["main"].values()))
 
 
 def _against(main: Told, name: str, entry: Told, told: Told) -> str:

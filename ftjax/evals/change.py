@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 
-from ftjax.evals import statistics, verdict
+from ftjax.evals import paired, statistics, verdict
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -62,7 +62,7 @@ def _metric(rows: Sequence[Mapping[str, Any]], name: str, seed: int) -> dict[str
     }
     if not np.isfinite([a, b]).all():
         return told
-    clusters = _clusters(rows)
+    clusters = paired.of_prompts(row["prompt"] for row in rows)
     apart = len(np.unique(clusters)) == len(rows)
     spread = None if apart and (weights == 1).all() else np.repeat(clusters, weights)
     with warnings.catch_warnings():
@@ -70,22 +70,12 @@ def _metric(rows: Sequence[Mapping[str, Any]], name: str, seed: int) -> dict[str
         found = statistics.paired_bootstrap(
             np.repeat(a, weights), np.repeat(b, weights), spread, level=LEVEL, resamples=RESAMPLES, seed=seed
         )
-    if apart and name in FLIPPING and _right_or_wrong(a, b):
+    if apart and name in FLIPPING and paired.is_share(a) and paired.is_share(b):
         found = found._replace(p=statistics.mcnemar(a, b).p)
         if len(set(b - a)) == 1:  # of which resampling makes a point
             low, high = _of_alike(found.value, len(rows))
             found = found._replace(low=low, high=high)
     return told | found._asdict()
-
-
-def _clusters(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Returns a number for every row, the same for rows of one prompt; texts without a prompt stand alone."""
-    numbers: dict[Any, int] = {}
-    return np.array([numbers.setdefault(row["prompt"] or (n,), len(numbers)) for n, row in enumerate(rows)])
-
-
-def _right_or_wrong(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool(np.isin([a, b], (0, 1)).all())
 
 
 def _of_alike(value: float, count: int) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """Two systems on the same items: by how much they differ, with an interval and p, whatever the kind of the metric."""
 
+from collections.abc import Iterable
 import math
 import warnings
 
@@ -41,6 +42,12 @@ def alone(values: Values, clusters: Clusters | None, *, level: float, resamples:
 def _together(clusters: Clusters | None) -> Clusters | None:
     """Returns clusters of which one holds two items at least; None of others, which are items apart."""
     return clusters if clusters is not None and len(np.unique(clusters)) < len(clusters) else None
+
+
+def of_prompts(prompts: Iterable[str]) -> Clusters:
+    """Returns a number for each item, the same for those of one prompt; texts without a prompt stand alone."""
+    numbers: dict[object, int] = {}
+    return np.array([numbers.setdefault(prompt or (n,), len(numbers)) for n, prompt in enumerate(prompts)])
 
 
 def is_share(values: Values) -> bool:

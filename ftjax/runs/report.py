@@ -109,15 +109,8 @@ def finished(summary: Mapping[str, Any], folder: Path) -> None:
         return
     if summary["reason"] == "patience":
         say(f"stopped at step {summary['step']:,}: stop.patience evaluations in a row were no better")
-    table = rich.table.Table("held-out", "before", "after", title=f"{summary['rows'] or ''} held-out rows".strip())
-    for name in LABELS:
-        if name in summary["after"]:
-            table.add_row(
-                label(name, summary["after"]),
-                consoles.short(summary["before"][name]),
-                consoles.short(summary["after"][name]),
-            )
-    _print(table)
+    ends = {when: summary[when] for when in ("before", "after")}
+    _numbers("held-out", ends, title=f"{summary['rows'] or ''} held-out rows".strip())
     for line in changed(summary):
         say(line)
     _samples(summary["samples"], ("prompt", "reference", "before", "after"))
@@ -144,11 +137,7 @@ def evaluated(
     folder: Path,
 ) -> None:
     """Prints the table of an evaluation and its protocol, the sample answers, and where everything is."""
-    table = rich.table.Table("held-out", model, title=f"{rows:,} held-out rows")
-    for name in LABELS:
-        if name in numbers:
-            table.add_row(label(name, numbers), consoles.short(numbers[name]))
-    _print(table)
+    _numbers("held-out", {model: numbers}, title=f"{rows:,} held-out rows")
     say(protocol)
     _samples(answers, ("prompt", "reference", "answer"))
     say(f"everything is in {folder}: evaluation.json, answers.jsonl")
@@ -156,11 +145,7 @@ def evaluated(
 
 def read_through(model: str, numbers: Mapping[str, float], protocol: str, folder: Path) -> None:
     """Prints what a model predicts of a long text, by which protocol, and where everything is."""
-    table = rich.table.Table("text", model)
-    for name in LABELS:
-        if name in numbers:
-            table.add_row(label(name, numbers), consoles.short(numbers[name]))
-    _print(table)
+    _numbers("text", {model: numbers}, title=None)
     say(protocol)
     say(f"everything is in {folder}: evaluation.json")
 
@@ -212,6 +197,16 @@ def judged(found: Mapping[str, Any], folder: Path) -> None:
 def share(found: Mapping[str, float] | None) -> str:
     """Returns a share with its interval; a dash where there is none."""
     return f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})" if found else "-"
+
+
+def _numbers(of: str, columns: Mapping[str, Mapping[str, float]], *, title: str | None) -> None:
+    """Prints a row for each number that the last column has and that has a label."""
+    table = rich.table.Table(of, *columns, title=title)
+    *_, last = columns.values()
+    for name in LABELS:
+        if name in last:
+            table.add_row(label(name, last), *(consoles.short(numbers[name]) for numbers in columns.values()))
+    _print(table)
 
 
 def _samples(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...], title: str = "samples") -> None:
