@@ -70,7 +70,7 @@ def _rate(args: argparse.Namespace) -> None:
     store = args.store or Path(f"{args.prompts or args.answers[0].partition('=')[2] or args.answers[0]}.human.sqlite")
     known = rating.checks(args.checks) if args.checks else []
     guidelines = files.text(args.guidelines) if args.guidelines else ""
-    with server.listen(args.host, args.port) as listener:  # a taken port would waste the work
+    with server.listen(args.host, args.port) as listener:  # a taken port, or a missing package, would waste the work
         paths = _answered(args, store) if args.runs else rating.named(args.answers)
         asks = sorted(set(args.ask))
         with rating.opened(store, rating.read(paths), asks=asks, known=known, ratings=args.ratings) as kept:

@@ -75,7 +75,7 @@ class Doors:
 
 def app(campaign: Campaign, entrance: Doors) -> doors.Guard:
     """Returns the ASGI application, behind its guard."""
-    installed()
+    _installed()
     from starlette.applications import Starlette
     from starlette.responses import Response
     from starlette.routing import Route
@@ -101,7 +101,7 @@ def app(campaign: Campaign, entrance: Doors) -> doors.Guard:
     return doors.Guard(Starlette(routes=routes), names=entrance.names)  # outermost: its headers are on errors too
 
 
-def installed() -> None:
+def _installed() -> None:
     """Raises a UserError where a package that serves pages is missing."""
     for name in ("starlette", "uvicorn"):
         try:
@@ -113,7 +113,9 @@ def installed() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a listening socket; port 0 takes a free one. A UserError says why it cannot be."""
+    """Returns a listening socket; port 0 takes a free one. A UserError says why it cannot be, or which package that
+    serves pages is missing: a command listens first, before work that would be wasted."""
+    _installed()
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)

@@ -70,7 +70,6 @@ def _serve(arguments: argparse.Namespace, columns: dict[str, str] | None) -> Non
     guidelines = files.text(arguments.guidelines) if arguments.guidelines else ""
     with contextlib.ExitStack() as held:
         # Before the work, which a taken port or a missing package would waste.
-        server.installed()
         listener = held.enter_context(server.listen(arguments.host, arguments.port))
         with _progress.bar(quiet=False) as tell:
             data = rows.read(arguments.file, columns=columns, progress=tell.row)
