@@ -17,12 +17,13 @@ the page as text; the assets are files of `pages/`, and nothing is loaded from e
     POST /api/conflicts/settle    {"item", "answer" (or "take": the number of one of the answers), "key"}
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
 import importlib
 import json
 from pathlib import Path
+import secrets
 import socket
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,22 @@ def address(listener: socket.socket) -> str:
     """Returns the address of the page."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def open_doors(
+    store: people_store.Store, names: Sequence[str], *, shared: str | None, host: str, listener: socket.socket
+) -> tuple[Doors, list[str]]:
+    """Returns the doors of a page and the addresses that are handed out, a line each.
+
+    Each of `names` comes in by a link with a token of their own, anybody by the one with the token `shared`; where
+    there is neither, everybody by name who is on this machine.
+    """
+    base = address(listener)
+    lines = [f"{name}: {base}#token={doors.join(store, name, secrets.token_urlsafe(24))}" for name in names]
+    if shared is not None or not names:
+        lines.append(base if shared is None else f"{base}#token={shared}")
+    everybody = doors.is_loopback(host) and shared is None and not names
+    return Doors(everybody=everybody, shared=shared, names=doors.own_names(host)), lines
 
 
 def serve(campaign: Campaign, entrance: Doors, listener: socket.socket) -> None:
