@@ -276,7 +276,7 @@ def _axes(rated: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> list[di
                 with warnings.catch_warnings():  # `of` is told beside it
                     warnings.simplefilter("ignore", statistics.FewValues)
                     gap = statistics.paired_bootstrap(*sides, level=LEVEL, resamples=RESAMPLES, seed=SEED)
-                ends = {name: _number(x) for name, x in gap._asdict().items()}
+                ends = {name: agreement.number(x) for name, x in gap._asdict().items()}
                 differences.append({"a": a, "b": b, **ends, "of": gap.of})
         rated_ones = [(name, own) for name, own in means.items() if own]
         told = {name: {"mean": float(np.mean([*own.values()])), "prompts": len(own)} for name, own in rated_ones}
@@ -285,7 +285,3 @@ def _axes(rated: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> list[di
     for gap, p in zip(every, statistics.holm([gap["p"] for gap in every]), strict=True):
         gap["p_corrected"] = float(p)
     return found
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
