@@ -1,10 +1,10 @@
 """A file of questions -> the same rows with answers."""
 
-from collections.abc import Callable, Sequence
-import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from ftjax.data import questions, records
+from ftjax.data import files, questions, records
 from ftjax.errors import UserError
 
 Ask = Callable[[list[list[records.Message]], int], list[str]]  # chats and a seed -> answers
@@ -20,13 +20,14 @@ def answer(
     asked = questions.read(source)
     if any(column in one.row for one in asked):
         raise UserError(f"{source} has a column {column!r} already; name another one with --column")
-    beside = out.with_name(out.name + ".tmp")
-    with beside.open("w", encoding="utf-8") as lines:
+
+    def answered() -> Iterator[dict[str, Any]]:
         for first in range(0, len(asked), batch_size):
             group = asked[first : first + batch_size]
             filled = group + [group[-1]] * (min(batch_size, len(asked)) - len(group))
             answers = ask([[*start, *one.messages] for one in filled], seed + first)
             for one, text in zip(group, answers, strict=False):
-                lines.write(json.dumps({**one.row, column: text}, ensure_ascii=False) + "\n")
-    beside.rename(out)
+                yield {**one.row, column: text}
+
+    files.write_rows(out, answered())
     return len(asked)

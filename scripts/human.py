@@ -9,7 +9,6 @@ python scripts/human.py export STORE --out VOTES.jsonl [--preferences DPO.jsonl]
 
 import argparse
 from pathlib import Path
-import secrets
 import sys
 
 from scripts import cli
@@ -56,7 +55,7 @@ def _rate(args: argparse.Namespace) -> None:
     from ftjax.data import files
     from ftjax.people import doors, rating, server, verdicts
 
-    names = [doors.rater_name(name) for name in (args.raters or "").split(",") if name.strip()]
+    names = doors.named(args.raters)
     alone = doors.is_loopback(args.host)
     cli.refuse(
         {
@@ -70,19 +69,16 @@ def _rate(args: argparse.Namespace) -> None:
     store = args.store or Path(f"{args.prompts or args.answers[0].partition('=')[2] or args.answers[0]}.human.sqlite")
     known = rating.checks(args.checks) if args.checks else []
     guidelines = files.text(args.guidelines) if args.guidelines else ""
-    with server.listen(args.host, args.port) as listener:  # a taken port would waste the work
+    with server.listen(args.host, args.port) as listener:  # a taken port, or a missing package, would waste the work
         paths = _answered(args, store) if args.runs else rating.named(args.answers)
         asks = sorted(set(args.ask))
         with rating.opened(store, rating.read(paths), asks=asks, known=known, ratings=args.ratings) as kept:
-            base = server.address(listener)
-            for name in names:
-                print(f"{name}: {base}#token={doors.join(kept, name, secrets.token_urlsafe(24))}")
-            if not names:
-                print(base)
+            entrance, lines = server.open_doors(kept, names, shared=None, host=args.host, listener=listener)
+            print(*lines, sep="\n")
             page = rating.campaign(kept, guidelines=guidelines, news=verdicts.news, measured=verdicts.measured)
             page.joined()
             print(f"answers are kept in {store}; Ctrl-C stops, the same command goes on", flush=True)
-            server.serve(page, server.Doors(everybody=alone and not names, names=doors.own_names(args.host)), listener)
+            server.serve(page, entrance, listener)
 
 
 def _answered(args: argparse.Namespace, store: Path) -> dict[str, Path]:

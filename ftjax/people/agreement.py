@@ -52,11 +52,11 @@ def of(labels: Labels, *, metric: str) -> dict[str, Any]:
     for row, said in enumerate(shared.values()):
         for rater, value in said.items():
             ratings[row, column[rater]] = numbers[value]
-    made["alpha"] = _number(statistics.krippendorff_alpha(ratings, metric=metric))
+    made["alpha"] = number(statistics.krippendorff_alpha(ratings, metric=metric))
     sizes = {len(said) for said in shared.values()}
     if len(sizes) == 1:
         packed = np.array([[numbers[value] for value in said.values()] for said in shared.values()])
-        made["fleiss"] = _number(statistics.fleiss_kappa(packed))
+        made["fleiss"] = number(statistics.fleiss_kappa(packed))
     return made
 
 
@@ -66,7 +66,7 @@ def _pairs(shared: Labels, raters: Iterable[str]) -> Iterable[dict[str, Any]]:
         if both:
             same = sum(first == second for first, second in both) / len(both)
             kappa = statistics.cohen_kappa(*zip(*both, strict=True), level=LEVEL)
-            numbers = {name: _number(value) for name, value in kappa._asdict().items()}
+            numbers = {name: number(value) for name, value in kappa._asdict().items()}
             yield {"raters": [one, other], "items": len(both), "same": same, "kappa": numbers.pop("value"), **numbers}
 
 
@@ -84,5 +84,6 @@ def conflicts(store: people_store.Store) -> list[dict[str, Any]]:
     return found
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def number(value: float) -> float | None:
+    """Returns the number, and None where there is none: JSON has no NaN."""
+    return float(value) if math.isfinite(value) else None

@@ -119,13 +119,12 @@ def find(
         "skipped": "g.counts = 0",
         "todo": "i.counted < i.wanted AND g.body IS NULL",
     }[only]
-    sought = text.encode("utf-8", "replace").decode("utf-8").casefold()
     source = (
         "FROM items i LEFT JOIN standing s ON s.item = i.id AND s.rater = :rater AND s.settles = 0 "
         "LEFT JOIN answers g ON g.number = s.number AND g.body IS NOT NULL "
         f"WHERE {kept} AND (:sought = '' OR instr(i.search, :sought))"
     )
-    values: dict[str, Any] = {"rater": rater, "sought": sought, "most": FOUND, "after": after}
+    values: dict[str, Any] = {"rater": rater, "sought": people_store.searchable(text), "most": FOUND, "after": after}
     if among is not None:
         source += " AND i.id IN (SELECT value FROM json_each(:among))"
         values["among"] = json.dumps(among)

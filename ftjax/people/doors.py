@@ -104,6 +104,11 @@ def rater_name(name: str) -> str:
     return name
 
 
+def named(text: str | None) -> list[str]:
+    """Returns the raters of "NAME,...", each once; a UserError says what is wrong with a name."""
+    return list(dict.fromkeys(rater_name(name) for name in (text or "").split(",") if name.strip()))
+
+
 def _as_known(store: people_store.Store, name: str) -> str:
     """Returns the name as it was written first: `anna` is Anna, and no second opinion on her own answers."""
     return next((known for known in raters(store) if known.casefold() == name.casefold()), name)

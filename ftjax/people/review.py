@@ -169,12 +169,7 @@ def kept(decisions: Sequence[Decision], *, undecided: str | None) -> list[Any]:
             f"{left['open']:,} rows have no answer and {left['conflict']:,} are in conflict; go on with the review, or "
             "give --undecided keep (as they are) or --undecided drop"
         )
-    undecided_too = undecided == "keep"
-    found = [
-        one.row
-        for one in decisions
-        if one.decision in ("accept", "edit") or (undecided_too and one.decision in ("open", "conflict"))
-    ]
+    found = [one.row for one in decisions if _stays(one, undecided)]
     if not found:
         raise errors.UserError("no row is left; a file of none is not written")
     return found
@@ -203,8 +198,8 @@ def told(decisions: Sequence[Decision], *, undecided: str | None) -> list[dict[s
     """Returns who decided what, one object a row of the reviewed file: `written` is its row in the new file."""
     found, written = [], 0
     for one in decisions:
-        goes = one.decision in ("accept", "edit") or (undecided == "keep" and one.decision in ("open", "conflict"))
-        written += goes
+        stays = _stays(one, undecided)
+        written += stays
         answers = [
             {
                 "reviewer": answer.rater,
@@ -215,9 +210,13 @@ def told(decisions: Sequence[Decision], *, undecided: str | None) -> list[dict[s
             }
             for answer in one.answers
         ]
-        place = {"line": one.line, "written": written if goes else None}
+        place = {"line": one.line, "written": written if stays else None}
         found.append({**place, "decision": one.decision, "by": list(one.by), "answers": answers})
     return found
+
+
+def _stays(one: Decision, undecided: str | None) -> bool:
+    return one.decision in ("accept", "edit") or (undecided == "keep" and one.decision in ("open", "conflict"))
 
 
 def _searched(row: rows.Row) -> str:

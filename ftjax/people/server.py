@@ -17,12 +17,13 @@ the page as text; the assets are files of `pages/`, and nothing is loaded from e
     POST /api/conflicts/settle    {"item", "answer" (or "take": the number of one of the answers), "key"}
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
 import importlib
 import json
 from pathlib import Path
+import secrets
 import socket
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ class Doors:
 
 def app(campaign: Campaign, entrance: Doors) -> doors.Guard:
     """Returns the ASGI application, behind its guard."""
-    installed()
+    _installed()
     from starlette.applications import Starlette
     from starlette.responses import Response
     from starlette.routing import Route
@@ -101,7 +102,7 @@ def app(campaign: Campaign, entrance: Doors) -> doors.Guard:
     return doors.Guard(Starlette(routes=routes), names=entrance.names)  # outermost: its headers are on errors too
 
 
-def installed() -> None:
+def _installed() -> None:
     """Raises a UserError where a package that serves pages is missing."""
     for name in ("starlette", "uvicorn"):
         try:
@@ -113,7 +114,9 @@ def installed() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a listening socket; port 0 takes a free one. A UserError says why it cannot be."""
+    """Returns a listening socket; port 0 takes a free one. A UserError says why it cannot be, or which package that
+    serves pages is missing: a command listens first, before work that would be wasted."""
+    _installed()
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=128)
@@ -127,6 +130,22 @@ def address(listener: socket.socket) -> str:
     """Returns the address of the page."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def open_doors(
+    store: people_store.Store, names: Sequence[str], *, shared: str | None, host: str, listener: socket.socket
+) -> tuple[Doors, list[str]]:
+    """Returns the doors of a page and the addresses that are handed out, a line each.
+
+    Each of `names` comes in by a link with a token of their own, anybody by the one with the token `shared`; where
+    there is neither, everybody by name who is on this machine.
+    """
+    base = address(listener)
+    lines = [f"{name}: {base}#token={doors.join(store, name, secrets.token_urlsafe(24))}" for name in names]
+    if shared is not None or not names:
+        lines.append(base if shared is None else f"{base}#token={shared}")
+    everybody = doors.is_loopback(host) and shared is None and not names
+    return Doors(everybody=everybody, shared=shared, names=doors.own_names(host)), lines
 
 
 def serve(campaign: Campaign, entrance: Doors, listener: socket.socket) -> None:

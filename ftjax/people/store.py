@@ -182,9 +182,7 @@ class Store:
             connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", noted)
             asked = [(one.id, one.kind, _dumped(one.setting)) for one in questions]
             connection.executemany("INSERT INTO questions VALUES (?, ?, ?)", asked)
-            values = (
-                (one.id, one.question, _dumped(one.payload), _searchable(one.search), one.wanted) for one in items
-            )
+            values = ((one.id, one.question, _dumped(one.payload), searchable(one.search), one.wanted) for one in items)
             connection.executemany(
                 "INSERT INTO items (id, question, payload, search, wanted) VALUES (?, ?, ?, ?, ?)", values
             )
@@ -392,5 +390,6 @@ def _dumped(value: Any) -> str:
     return json.dumps(value, default=str)  # ASCII: half a character is kept as it is, which UTF-8 cannot hold
 
 
-def _searchable(text: str) -> str:
+def searchable(text: str) -> str:
+    """Returns a text as items are found by it: without case, and without half characters, which SQLite cannot hold."""
     return text.encode("utf-8", "replace").decode("utf-8").casefold()

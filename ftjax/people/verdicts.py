@@ -57,21 +57,26 @@ class Standing(NamedTuple):
 def measured(store: people_store.Store) -> list[dict[str, Any]]:
     """Returns the agreement of raters on each axis and on preferences, by system and without attention checks, as
     `agreement.table` does."""
+    return _measured(store.about("asks"), votes.votes(store), votes.ratings(store))
+
+
+def _measured(
+    asks: Sequence[str], given: Sequence[Mapping[str, Any]], rated: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     found = []
-    if "preference" in store.about("asks"):
+    if "preference" in asks:
         labels: agreement.Labels = {}
-        for vote in votes.votes(store):
+        for vote in given:
             chosen = {"a": vote["run_a"], "b": vote["run_b"]}.get(vote["choice"], f"({vote['choice']})")
             labels.setdefault(vote["item"], {})[vote["rater"]] = chosen
         found.append(
             {"question": "preference", "label": PREFERENCE, "metric": "nominal"}
             | agreement.of(labels, metric="nominal")
         )
-    if "rating" in store.about("asks"):
-        given = votes.ratings(store)
+    if "rating" in asks:
         for axis in kind.AXES:
             labels = {}
-            for one in given:
+            for one in rated:
                 labels.setdefault(one["item"], {})[one["rater"]] = one[axis["name"]]
             found.append(
                 {"question": "rating", "label": axis["name"], "metric": "ordinal"}
@@ -225,15 +230,15 @@ def _plan(one: Standing) -> str:
 def report(store: people_store.Store, *, flagged: str) -> dict[str, Any]:
     """Returns all of it, JSON-ready. `flagged` says what becomes of raters who failed a check: keep or drop."""
     kept = lambda rows: [row for row in rows if flagged == "keep" or not row["flagged"]]
-    given, rated = kept(votes.votes(store)), kept(votes.ratings(store))
+    given, rated = votes.votes(store), votes.ratings(store)
     attention = votes.attention(store)
     return {
         "systems": store.about("systems"),
         "attention": {rater: {**one._asdict(), "flagged": one.flagged} for rater, one in attention.items()},
         "flagged": flagged,
-        "preferences": _preferred(given),
-        "axes": _axes(rated, store.about("systems")),
-        "agreement": measured(store),
+        "preferences": _preferred(kept(given)),
+        "axes": _axes(kept(rated), store.about("systems")),
+        "agreement": _measured(store.about("asks"), given, rated),
         "standings": [one._asdict() for one in standings(store)],
     }
 
@@ -271,7 +276,7 @@ def _axes(rated: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> list[di
                 with warnings.catch_warnings():  # `of` is told beside it
                     warnings.simplefilter("ignore", statistics.FewValues)
                     gap = statistics.paired_bootstrap(*sides, level=LEVEL, resamples=RESAMPLES, seed=SEED)
-                ends = {name: _number(x) for name, x in gap._asdict().items()}
+                ends = {name: agreement.number(x) for name, x in gap._asdict().items()}
                 differences.append({"a": a, "b": b, **ends, "of": gap.of})
         rated_ones = [(name, own) for name, own in means.items() if own]
         told = {name: {"mean": float(np.mean([*own.values()])), "prompts": len(own)} for name, own in rated_ones}
@@ -280,7 +285,3 @@ def _axes(rated: Sequence[Mapping[str, Any]], systems: Sequence[str]) -> list[di
     for gap, p in zip(every, statistics.holm([gap["p"] for gap in every]), strict=True):
         gap["p_corrected"] = float(p)
     return found
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -28,9 +28,12 @@ class Attention(NamedTuple):
 
 def attention(store: people_store.Store) -> dict[str, Attention]:
     """Returns for each rater who has answered anything how they did on the checks."""
-    items = {item.id: item for item in store.items()}
+    return _attention({item.id: item for item in store.items()}, store.standing())
+
+
+def _attention(items: Mapping[str, people_store.Item], given: Iterable[people_store.Answer]) -> dict[str, Attention]:
     found: dict[str, Attention] = {}
-    for answer in store.standing():
+    for answer in given:
         before = found.setdefault(answer.rater, Attention(0, 0, 0))
         if rating.is_check(items[answer.item]):
             assert answer.body is not None
@@ -105,10 +108,10 @@ def pairs(given: Sequence[Mapping[str, Any]]) -> Rows:
 
 
 def _given(store: people_store.Store, asked: str) -> Iterable[tuple[people_store.Item, Any, bool]]:
-    items = {item.id: item for item in store.items() if item.question == asked}
-    flagged = {rater for rater, one in attention(store).items() if one.flagged}
-    for answer in store.standing_to(asked):
-        if answer.counts:
+    items, given = {item.id: item for item in store.items()}, store.standing()
+    flagged = {rater for rater, one in _attention(items, given).items() if one.flagged}
+    for answer in given:
+        if answer.counts and items[answer.item].question == asked:
             yield items[answer.item], answer, answer.rater in flagged
 
 

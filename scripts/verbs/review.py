@@ -61,16 +61,14 @@ def _serve(arguments: argparse.Namespace, columns: dict[str, str] | None) -> Non
     from ftjax.people import doors, review, server
     from scripts.verbs import _progress
 
-    names = [name.strip() for name in (arguments.reviewers or "").split(",") if name.strip()]
-    alone = doors.is_loopback(arguments.host)
-    if not alone and arguments.token is None and not names:
+    names = doors.named(arguments.reviewers)
+    if not doors.is_loopback(arguments.host) and arguments.token is None and not names:
         raise errors.UserError(
             f"--host {arguments.host}: others could read and answer; give --token as well, or --reviewers NAME,..."
         )
     guidelines = files.text(arguments.guidelines) if arguments.guidelines else ""
     with contextlib.ExitStack() as held:
         # Before the work, which a taken port or a missing package would waste.
-        server.installed()
         listener = held.enter_context(server.listen(arguments.host, arguments.port))
         with _progress.bar(quiet=False) as tell:
             data = rows.read(arguments.file, columns=columns, progress=tell.row)
@@ -80,15 +78,7 @@ def _serve(arguments: argparse.Namespace, columns: dict[str, str] | None) -> Non
                 findings = [one.as_dict() for one in check.run(data, progress=tell.rule).findings]
         page = review.campaign(data, store, findings=findings, guidelines=guidelines)
         shared = secrets.token_urlsafe(24) if arguments.token == "" else arguments.token
-        entrance = server.Doors(
-            everybody=alone and shared is None and not names, shared=shared, names=doors.own_names(arguments.host)
-        )
-        base = server.address(listener)
-        links = {name: secrets.token_urlsafe(24) for name in names}
-        for name, token in links.items():
-            doors.join(store, name, token)
-            print(f"{name}: {base}#token={token}")
-        if shared is not None or not names:
-            print(base if shared is None else f"{base}#token={shared}")
+        entrance, lines = server.open_doors(store, names, shared=shared, host=arguments.host, listener=listener)
+        print(*lines, sep="\n")
         print(f"answers are kept in {store.path}; Ctrl-C stops, the same command goes on", flush=True)
         server.serve(page, entrance, listener)

@@ -12,9 +12,9 @@ from typing import Any
 from ftjax import errors
 from ftjax.data import preferences, records
 from ftjax.people import store as people_store
+from ftjax.people.kinds import rating
 
 DECISIONS = ("accept", "edit", "reject", "skip")
-LONGEST_COMMENT = 10_000
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "bot": "assistant"}
 _ANSWERS = {
     *("assistant", "completion", "output", "answer", "text", "response", "chosen", "rejected", "preferred_output"),
@@ -46,16 +46,11 @@ def check(
     """Returns {"decision", "comment"} and of an edit the whole "row"."""
     del rater
     where = f"line {item.payload['line']}"
-    known = {"decision", "comment", "texts", "json"}
-    surplus = sorted(set(answer) - known)
-    if surplus:
-        raise errors.UserError(f"{where}: an answer has no {surplus[0]!r}; it has {', '.join(sorted(known))}")
-    decision, comment = answer.get("decision"), answer.get("comment", "")
+    comment = rating.comment(answer, ("comment", "decision", "json", "texts"), where)
+    decision = answer.get("decision")
     if decision not in DECISIONS:
         raise errors.UserError(f"{where}: decision {decision!r} must be one of {', '.join(DECISIONS)}")
-    if not isinstance(comment, str) or len(comment) > LONGEST_COMMENT:
-        raise errors.UserError(f"{where}: a comment is a text of at most {LONGEST_COMMENT:,} characters")
-    made: dict[str, Any] = {"decision": decision, "comment": comment.strip()}
+    made: dict[str, Any] = {"decision": decision, "comment": comment}
     if decision == "accept":
         refusal = refused(item.payload["row"], question)
         if refusal:
@@ -94,7 +89,7 @@ def agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def line(item: people_store.Item) -> str:
     """Returns the last texts of the row, which tell most of it."""
     texts = [part["text"] for part in _parts(item.payload["row"], (), "", "") if part["at"] is not None]
-    return " → ".join(" ".join(text.split())[:160] for text in texts[-2:])
+    return " → ".join(rating.brief(text) for text in texts[-2:])
 
 
 def refused(row: Any, question: people_store.Question) -> str | None:

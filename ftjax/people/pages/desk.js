@@ -1,4 +1,4 @@
-// What every view uses: elements whose texts stay text, requests that are sent until they are answered, drafts.
+// What every view uses: elements whose texts stay text, fields, requests that are sent until they are answered, drafts.
 
 // Returns an element; children are elements or texts, and a text never becomes markup.
 export function el(tag, attributes = {}, ...children) {
@@ -15,6 +15,21 @@ export function el(tag, attributes = {}, ...children) {
 export function fill(place, ...children) {
   place.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return place;
+}
+
+// Makes a field as high as its text.
+export function grow(field) {
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight + 2}px`;
+}
+
+// A field for a comment that keeps its text in `begun`.
+export function commentField(begun, keep) {
+  const field = el("textarea", { id: "comment", rows: "1", maxlength: "10000", "aria-label": "Comment",
+    placeholder: "Comment (c)", oninput: () => { begun.comment = field.value; grow(field); keep(); } });
+  field.value = begun.comment;
+  requestAnimationFrame(() => grow(field));
+  return field;
 }
 
 export function key() {

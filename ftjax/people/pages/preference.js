@@ -1,6 +1,6 @@
 // Two answers to a prompt: which is better, tie, both bad, or skip.
-import { el, fill } from "./desk.js";
-import { commentField, prompt } from "./rating.js";
+import { commentField, el, fill } from "./desk.js";
+import { prompt } from "./rating.js";
 
 const NAMES = { 1: "answer 1", 2: "answer 2", tie: "tie", both_bad: "both bad", skip: "skipped" };
 

@@ -1,21 +1,11 @@
 // An answer to a prompt: from 1 to 5 on each axis, in words; or skip.
-import { el, fill } from "./desk.js";
+import { commentField, el, fill } from "./desk.js";
 
 // The turns of a prompt; also of the page of preferences.
 export function prompt(turns) {
   const named = ({ role }) => (turns.length === 1 ? "Prompt" : role[0].toUpperCase() + role.slice(1));
   return turns.map((turn) => el("div", { class: "part" }, el("p", { class: "label" }, named(turn)),
     el("div", { class: "text" }, turn.content || "(empty)")));
-}
-
-// A field for a comment that keeps its text in `begun`.
-export function commentField(begun, keep) {
-  const field = el("textarea", { id: "comment", rows: "1", maxlength: "10000", "aria-label": "Comment",
-    placeholder: "Comment (c)", oninput: () => { begun.comment = field.value; grow(); keep(); } });
-  const grow = () => { field.style.height = "auto"; field.style.height = `${field.scrollHeight + 2}px`; };
-  field.value = begun.comment;
-  requestAnimationFrame(grow);
-  return field;
 }
 
 export function told(answer) {

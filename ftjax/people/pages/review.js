@@ -1,5 +1,5 @@
 // A row of a data file: its findings, its texts, accept, edit, reject or skip.
-import { el, fill } from "./desk.js";
+import { commentField, el, fill, grow } from "./desk.js";
 
 const NAMES = { accept: "accepted", edit: "edited", reject: "rejected", skip: "skipped" };
 const differing = (before, after) => Object.fromEntries(
@@ -25,7 +25,7 @@ export function told(answer, shown) {
 
 export function show(place, item, desk) {
   const { parts, json, refusal, edited, line } = item.shown;
-  let begun = desk.draft.get() ?? fromBefore();
+  const begun = desk.draft.get() ?? fromBefore();
   let editing = false;
 
   function fromBefore() { // an answer that was given before, or taken back, is where to go on
@@ -42,9 +42,7 @@ export function show(place, item, desk) {
   const keep = () => desk.draft.set(begun);
   const findings = item.details.findings ?? [];
   const body = el("div", { class: "parts" });
-  const comment = el("textarea", { id: "comment", rows: "1", maxlength: "10000", "aria-label": "Comment",
-    placeholder: "Comment (c)", oninput: () => { begun.comment = comment.value; grow(comment); keep(); } });
-  comment.value = begun.comment;
+  const comment = commentField(begun, keep);
   const mine = item.mine && !desk.settling ? el("p", { class: "soft" }, `You ${NAMES[item.mine.decision]} this before; another answer takes its place.`) : null;
   fill(place,
     el("h2", {}, `Line ${line.toLocaleString("en")}`), mine,
@@ -52,11 +50,6 @@ export function show(place, item, desk) {
     findings.length ? el("ul", { class: "findings", "aria-label": "Findings" }, findings.map((one) => el("li", { class: one.severity },
       el("b", {}, one.rule), ` (${one.severity}) `, one.message, el("span", { class: "soft" }, ` ${one.suggestion}`)))) : null,
     body, comment);
-
-  function grow(field) {
-    field.style.height = "auto";
-    field.style.height = `${field.scrollHeight + 2}px`;
-  }
 
   function draw(draw_one) {
     const sides = new Map();
@@ -129,7 +122,7 @@ export function show(place, item, desk) {
   }
 
   function cancel() {
-    begun = { ...begun, texts: {}, json: null, editing: false };
+    Object.assign(begun, { texts: {}, json: null, editing: false });
     keep();
     read();
   }
@@ -147,6 +140,5 @@ export function show(place, item, desk) {
   ];
   if (begun.editing) edit();
   else read();
-  grow(comment);
   return editing ? editingActions() : readingActions();
 }

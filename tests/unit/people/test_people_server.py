@@ -280,4 +280,4 @@ def test_a_package_that_is_missing_is_named_with_the_way_to_install_it(monkeypat
     with pytest.raises(
         doors.errors.UserError, match=rf"needs the package {name}; install it: pip install 'ftjax\[people\]'"
     ):
-        server.installed()
+        server.listen("127.0.0.1", 0)
