@@ -90,17 +90,13 @@ def write_data(made: Plan) -> None:
     """Writes the parts; those of an earlier call must be the same."""
     for place, values in made.data.items():
         if place.exists():
-            if versions.now(str(place)) != _hash(values):
+            if versions.now(str(place)) != versions.content(values).hash:
                 raise UserError(
                     f"{place} holds other rows than the config's file has now; give another --workdir, or move it away"
                 )
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         files.write_rows(place, values)
-
-
-def _hash(values: Sequence[Any]) -> str:
-    return versions.of_rows(values, kind="", command="", parents=(), note="", findings=None).hash
 
 
 def run(
