@@ -139,7 +139,7 @@ def facts(
     """Returns what curve.json holds."""
     law = None
     if found.curve is not None:
-        ends = np.quantile(found.curve.draws, (0.025, 0.975), axis=0).T.tolist()
+        ends = learning_curve.interval(found.curve.draws).T.tolist()
         law = {
             name: {"value": value, "interval": end}
             for name, value, end in zip("abc", found.curve.law, ends, strict=True)
