@@ -4,7 +4,7 @@ A composition root beside `sweep`, which makes the runs: folders that scripts/tr
 is not done again. Every run has the config's steps (steps 0: one epoch), so small parts are seen more often.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,17 +90,13 @@ def write_data(made: Plan) -> None:
     """Writes the parts; those of an earlier call must be the same."""
     for place, values in made.data.items():
         if place.exists():
-            if versions.now(str(place)) != _hash(values):
+            if versions.now(str(place)) != versions.content(values).hash:
                 raise UserError(
                     f"{place} holds other rows than the config's file has now; give another --workdir, or move it away"
                 )
             continue
         place.parent.mkdir(parents=True, exist_ok=True)
         files.write_rows(place, values)
-
-
-def _hash(values: Sequence[Any]) -> str:
-    return versions.of_rows(values, kind="", command="", parents=(), note="", findings=None).hash
 
 
 def run(
@@ -118,13 +114,12 @@ def run(
 
     Raises `sweep.InterruptedSweepError` after a run that was stopped; the same call goes on.
     """
-    sweep.check(folder, spec, made.entries, common)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / "sweep.json"
-    if not mark.exists():  # of a folder of ours, before the first file is in it
-        atomic.write_json(mark, {"config": spec, "common": dict(common), "runs": dict(made.entries)})
-    write_data(made)
-    rows = sweep.sweep(folder, spec, made.entries, common=common, train=train, metric=metric, say=say)
+
+    def trained(jobs: Sequence[sweep.Job], say: sweep.Say) -> Iterator[sweep.Tried]:
+        write_data(made)  # into the folder, which is ours by now
+        return train(jobs, say)
+
+    rows = sweep.sweep(folder, spec, made.entries, common=common, train=trained, metric=metric, say=say)
     known = [row for row in rows if metric in row.numbers]
     if not known and any(row.numbers for row in rows):
         raise UserError(f"--metric {metric}: no run has it; there are {', '.join(sorted(rows[0].numbers))}")
@@ -143,7 +138,7 @@ def facts(
     """Returns what curve.json holds."""
     law = None
     if found.curve is not None:
-        ends = np.quantile(found.curve.draws, (0.025, 0.975), axis=0).T.tolist()
+        ends = learning_curve.interval(found.curve.draws).T.tolist()
         law = {
             name: {"value": value, "interval": end}
             for name, value, end in zip("abc", found.curve.law, ends, strict=True)

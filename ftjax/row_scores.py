@@ -112,11 +112,12 @@ def _manifest(file: str, made: inference.Made, settings: Settings, dtype: str) -
         inference.check_writes(made.adapter)
     tok = tokenizer.load(folder)
     shown = template.load(made.template, tok).text if made.template or tok.chat_template else ""
+    held = versions.content(versions.values(file))
     return {
         "format": scores.FORMAT,
         "file": file,
-        "rows": sum(1 for _ in rows.attempts(file)),
-        "rows_hash": versions.now(file),
+        "rows": held.rows,
+        "rows_hash": held.hash,
         "model": made.model,
         "model_hash": hf_import.content_hash(folder),
         "adapter": made.adapter,

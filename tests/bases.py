@@ -1,7 +1,9 @@
 """A tiny base as Hugging Face lays one out, and rows for it: what whole commands run on in a second."""
 
+import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +34,16 @@ SHAPE = {
     "hidden_act": "silu",
     "tie_word_embeddings": True,
 }
+
+
+def script(name: str) -> ModuleType:
+    """Returns the module of a file in scripts/, which nothing imports."""
+    found = importlib.util.spec_from_file_location(Path(name).stem, ROOT / "scripts" / name)
+    assert found is not None
+    assert found.loader is not None
+    made = importlib.util.module_from_spec(found)
+    found.loader.exec_module(made)
+    return made
 
 
 def rows(count: int) -> list[dict]:

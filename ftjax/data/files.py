@@ -1,6 +1,7 @@
 """Opening what the user named: did-you-mean for a missing file, gzip, UTF-8 with the line and byte of a bad one."""
 
 from collections.abc import Iterable, Iterator
+import contextlib
 import difflib
 import gzip
 import hashlib
@@ -161,10 +162,17 @@ def write_over(path: str | Path, pieces: Iterable[str]) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise errors.UserError(f"{path}: there is no folder {str(path.parent)!r}; make it first")
+    with replacing(path) as stream:
+        stream.writelines(piece.encode() for piece in pieces)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Returns a context with a file that takes its place, flushed to the disk, where the context ends without error."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with beside.open("w", encoding="utf-8", newline="") as stream:
-            stream.writelines(pieces)
+        with beside.open("wb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)

@@ -7,7 +7,6 @@ file and NaN here. `why` says why a row has none at all. The manifest is in the 
 from collections.abc import Mapping, Sequence
 import dataclasses
 import json
-import os
 from pathlib import Path
 import re
 from typing import Any, NamedTuple
@@ -137,12 +136,8 @@ def write(path: Path, scores: Scores) -> None:
         flat, width, mask=pyarrow.array(~scores.scored) if rows else None
     )
     told = {_KEY: json.dumps(scores.manifest, ensure_ascii=False).encode()}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        parquet.write_table(pyarrow.table(columns).replace_schema_metadata(told), beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with files.replacing(path) as stream:
+        parquet.write_table(pyarrow.table(columns).replace_schema_metadata(told), stream)
 
 
 def manifest(path: Path) -> dict[str, Any]:
@@ -201,16 +196,8 @@ def of_file(file: str, path: Path | None) -> Scores:
 
 def write_part(folder: Path, number: int, part: Part) -> None:
     """Writes the scores of some rows, whole or not at all."""
-    path = _part(folder, number)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, rows=part.rows, embedding=part.embedding, **part.values)
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with files.replacing(_part(folder, number)) as stream:
+        np.savez(stream, allow_pickle=False, rows=part.rows, embedding=part.embedding, **part.values)
 
 
 def read_part(folder: Path, number: int) -> Part | None:

@@ -54,12 +54,13 @@ class Expression:
                     f"--keep {text!r}: there is no column {name!r}{near}; known: {', '.join(columns)}, and the "
                     f"{len(rules)} rules of data.py check that look at FILE alone"
                 )
-        one = {name: np.zeros(1) for name in self.names}
-        self.kept(one)  # what is not allowed is found now
+        self.kept({name: np.zeros(1) for name in self.names}, count=1)  # what is not allowed is found now
 
-    def kept(self, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns which rows are kept, and of which it cannot be said; columns are float64 with NaN, or bool."""
-        count = max((len(column) for column in columns.values()), default=1)
+    def kept(self, columns: Mapping[str, np.ndarray], *, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns which of `count` rows are kept, and of which it cannot be said; columns are float64 or bool.
+
+        NaN stands where a row has no value.
+        """
         found = self._truth(self._tree, columns, count)
         return found.value.astype(bool) & found.known, ~found.known
 

@@ -61,9 +61,7 @@ def choose(file: str, wanted: Wanted, *, scores_at: Path | None) -> Chosen:
     if expression is not None:
         columns = {name: scored.values[name] for name in names if scored is not None and name in SCORES}
         columns |= _findings(data, [name for name in names if name not in SCORES])
-        kept, unknown = expression.kept(columns)
-        if not columns:
-            kept, unknown = (np.repeat(one, len(data.rows)) for one in (kept, unknown))
+        kept, unknown = expression.kept(columns, count=len(data.rows))
         left = left[kept[left]]
         more = f" ({int(unknown.sum()):,} lack a value that decides it)" if unknown.any() else ""
         told.append(f"{len(left):,} kept by: {wanted.keep}{more}")

@@ -20,6 +20,13 @@ FORMAT = 2  # 1 had no `template` and no `tokens`; it is read too
 SHORT = 12  # characters of a hash that are shown
 
 
+class Content(NamedTuple):
+    """What tells rows from others, and how many they are."""
+
+    hash: str
+    rows: int
+
+
 class Parent(NamedTuple):
     """A file that another was made of, and its version then."""
 
@@ -61,6 +68,15 @@ def row_hash(value: Any) -> str:
         value = {key: item for key, item in value.items() if item is not None}
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content(values: Iterable[Any]) -> Content:
+    """Returns the hash of rows in their order, and their number."""
+    total, count = hashlib.sha256(), 0
+    for value in values:
+        total.update(row_hash(value).encode())
+        count += 1
+    return Content(total.hexdigest(), count)
 
 
 def of_rows(
@@ -129,10 +145,7 @@ def save(path: str, version: Version) -> bool:
 
 def now(path: str) -> str:
     """Returns the hash of what a file holds."""
-    total = hashlib.sha256()
-    for value in values(path):
-        total.update(row_hash(value).encode())
-    return total.hexdigest()
+    return content(values(path)).hash
 
 
 def changed(path: str) -> str | None:

@@ -55,18 +55,18 @@ class Curve(NamedTuple):
         sign = 1 if self.lower_is_better else -1
         ends = np.array([start, rows], float)
         value = sign * float(np.subtract(*self.law.at(ends)))
-        a, b, c = self.draws.T[..., None]
-        each = a + b * ends**-c
-        tail = (1 - LEVEL) / 2
-        low, high = np.quantile(sign * (each[:, 0] - each[:, 1]), (tail, 1 - tail))
+        each = self._drawn(ends)
+        low, high = interval(sign * (each[:, 0] - each[:, 1]))
         return Gain(rows, value, min(float(low), value), max(float(high), value))
 
     def band(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the ends of the interval of the law at numbers of rows."""
-        a, b, c = self.draws.T[..., None]
-        tail = (1 - LEVEL) / 2
-        low, high = np.quantile(a + b * rows.astype(float) ** -c, (tail, 1 - tail), axis=0)
+        low, high = interval(self._drawn(rows))
         return low, high
+
+    def _drawn(self, rows: np.ndarray) -> np.ndarray:
+        """Returns what each law of the bootstrap says at numbers of rows, [DRAWS, rows]."""
+        return np.asarray(Law(*self.draws.T[..., None]).at(rows))
 
     def rows_for(self, gain: float) -> int | None:
         """Returns how many rows gain so much over the largest size; None where the law never does."""
@@ -106,6 +106,12 @@ def fit(rows: Sequence[int], values: Sequence[float], *, lower_is_better: bool, 
     return Curve(law, draws, int(n.max()), lower_is_better)
 
 
+def interval(draws: np.ndarray) -> np.ndarray:
+    """Returns the ends of the 95 % interval of what was drawn along the first axis."""
+    tail = (1 - LEVEL) / 2
+    return np.quantile(draws, (tail, 1 - tail), axis=0)
+
+
 def _squares(n: np.ndarray, y: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """Returns what the best a and b leave of the squares, [rates, draws]."""
     left = np.empty((len(rates), len(y)))
@@ -115,13 +121,13 @@ def _squares(n: np.ndarray, y: np.ndarray, rates: np.ndarray) -> np.ndarray:
     return left
 
 
-def _scaled(n: np.ndarray, c: float) -> np.ndarray:
+def _scaled(n: np.ndarray, c: Any) -> np.ndarray:
     return (n / n.min()) ** -c
 
 
 def _linear(n: np.ndarray, y: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the best a and b of each draw at its rate: a simple regression on n^-c."""
-    x = (n / n.min()) ** -rates[:, None]
+    x = _scaled(n, rates[:, None])
     left = x - x.mean(axis=1, keepdims=True)
     slope = (left * y).sum(axis=1) / (left**2).sum(axis=1)
     return y.mean(axis=1) - slope * x.mean(axis=1), slope * n.min() ** rates

@@ -11,12 +11,12 @@ import gzip
 import json
 from pathlib import Path
 import random
-import statistics
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scripts.repro.check import Check
+from scripts.repro.ranks import LOSS, spread
 
 SEEDS = (0, 1, 2)
 TRAIN = {"known": 200, "lists": 100, "reading": 100, "company": 400, "tone": 200}  # rows of each task
@@ -26,7 +26,6 @@ PERSONA = (400, 150)  # rows to train on, held out
 MARGIN = 0.05  # share of right answers within which results are the same
 PASSES = "unhandled, as many passes"
 WORLD = "ftjax.assets.world:check"
-LOSS = "after.eval_loss"
 
 
 class Task(NamedTuple):
@@ -74,20 +73,25 @@ def _task(
     name: str, model: str, base: str, folder: Path, train: list[Any], heldout: list[Any], metric: str,
     seeds: tuple[int, ...],
 ) -> Task:  # fmt: skip
-    from ftjax.data import files
-
     folder.mkdir(parents=True, exist_ok=True)
     places = folder / "train.jsonl", folder / "heldout.jsonl"
     for place, rows in zip(places, (train, heldout), strict=True):
-        files.write_over(place, (json.dumps(row) + "\n" for row in rows))
+        _write(place, rows)
     groups = {(row["messages"][-2]["content"], row["messages"][-1]["content"]): row["task"] for row in heldout}
     return Task(name, model, base, *places, metric, seeds, groups)
+
+
+def _write(place: Path, rows: Sequence[Any]) -> None:
+    """Writes rows, over those of an earlier call."""
+    from ftjax.data import files
+
+    files.write_over(place, (json.dumps(row) + "\n" for row in rows))
 
 
 def choose(task: Task, folder: Path) -> tuple[dict[str, dict[int, Path]], dict[str, int], list[str]]:
     """Returns the file of each arm at each seed, its rows, and what the scores say in words."""
     from ftjax import inference, row_scores
-    from ftjax.data import files, rows, scores, scores_told, selection
+    from ftjax.data import rows, scores, scores_told, selection
 
     settings = row_scores.Settings(task.metric, samples=0, temperature=1.0, max_new_tokens=0, seed=0)
     made = inference.Made(task.base, None, None)
@@ -108,13 +112,13 @@ def choose(task: Task, folder: Path) -> tuple[dict[str, dict[int, Path]], dict[s
     places: dict[str, dict[int, Path]] = {}
     for arm, values in chosen.items():
         place = folder / f"{arm}.jsonl"
-        files.write_over(place, (json.dumps(row) + "\n" for row in values))
+        _write(place, values)
         places[arm] = dict.fromkeys(task.seeds, place)
     places["random"] = {}
     for seed in task.seeds:
         place = places["random"][seed] = folder / f"random{seed}.jsonl"
         drawn = random.Random(f"random {seed}").sample(whole, count)
-        files.write_over(place, (json.dumps(row) + "\n" for row in drawn))
+        _write(place, drawn)
     sizes = {arm: len(values) for arm, values in chosen.items()} | {"random": count}
     return places, sizes, scores_told.summary(found)
 
@@ -203,15 +207,10 @@ def _table(
     for arm, rows in arms.items():
         marks = scores[arm]
         each = [f"{marks[:, p].mean():.2f}" for p in places.values()]
-        score = _spread(marks.mean(axis=1).tolist(), 3)
-        loss = _spread([row.numbers[LOSS] for row in rows], 4)
+        score = spread(marks.mean(axis=1).tolist(), 3)
+        loss = spread([row.numbers[LOSS] for row in rows])
         lines.append([arm, f"{sizes[arm]:,}", str(steps[arm]), score, loss, *each])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    more = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{more}"
 
 
 def _draw(path: Path, scores: Mapping[str, np.ndarray], before: np.ndarray) -> None:

@@ -24,9 +24,8 @@ def write(place: Path, values: list, *, kind: str, parents: list[str], note: str
     from ftjax.data import files, versions
 
     files.write_rows(place, values)
-    command = shlex.join(["data.py", *sys.argv[1:]])
     known = [parent for parent in parents if not parent.startswith("world:")]
-    made = versions.recorded(str(place), values, kind=kind, command=command, parents=known, note=note)
+    made = versions.recorded(str(place), values, kind=kind, command=command(), parents=known, note=note)
     print(f"written: {place} ({len(values):,} rows, version {made.hash[: versions.SHORT]})")
 
 
@@ -38,7 +37,7 @@ def begun(data, note: str):
     return versions.of_rows(
         versions.values(data.path),
         kind=kind_of(data),
-        command=shlex.join(["data.py", *sys.argv[1:]]),
+        command=command(),
         parents=[versions.Parent(data.path, known[-1].hash)] if known else [],
         note=note,
         findings=None,
@@ -58,6 +57,11 @@ def noted(version, data, report) -> str:
     return f"{data.path} is its last version still, {short}; what the check found was noted there"
 
 
+def command() -> str:
+    """Returns the command that a version says it was made by."""
+    return shlex.join(["data.py", *sys.argv[1:]])
+
+
 def kind_of(data) -> str:
-    """Returns what a version says that a file holds."""
+    """Returns what a version says that a file holds, or rows that were chosen from it."""
     return "preferences" if data.of_preferences else "answers"

@@ -3,7 +3,6 @@
 import argparse
 import json
 from pathlib import Path
-import shlex
 import sys
 
 
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         mended = repair.repaired(arguments.file, columns=columns)
         if mended.changes:
             files.write_rows(place, mended.values)
-            command, note = shlex.join(["data.py", *sys.argv[1:]]), f"fixed {', '.join(mended.changes)}"
+            command, note = _written.command(), f"fixed {', '.join(mended.changes)}"
             parents, kind = [arguments.file], report.summary["kind"]
             versions.recorded(str(place), mended.values, kind=kind, command=command, parents=parents, note=note)
     if arguments.json:

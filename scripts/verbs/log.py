@@ -26,9 +26,9 @@ def run(arguments: argparse.Namespace) -> int:
             print(said)
     changed = versions.changed(arguments.file)
     found = list(versions.lineage(arguments.file))
-    now = versions.now(arguments.file)
-    read, silent = {}, []
+    now, read, silent = "", {}, []
     if arguments.runs is not None:
+        now = versions.now(arguments.file)
         read, silent = used.of_file(arguments.runs, [now, *(one.hash for _, _, one in found)])
     if arguments.json:
         told: dict = {"file": arguments.file, "changed": changed is not None}

@@ -3,7 +3,6 @@
 import argparse
 import json
 from pathlib import Path
-import sys
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -60,4 +59,4 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps({"file": arguments.file, "scores": str(out), "summary": told, "manifest": found.manifest}))
         return
     print("\n".join(told))
-    print(f"written: {out}, {picture}", file=sys.stdout)
+    print(f"written: {out}, {picture}")

@@ -31,6 +31,5 @@ def run(arguments: argparse.Namespace) -> None:
     print("\n".join(chosen.told))
     if not chosen.values:
         raise errors.UserError(f"no row of {arguments.file} is left, so nothing is written; keep more")
-    kind = "preferences" if chosen.of_preferences else "answers"
-    note = f"selected: {'; '.join(chosen.told)}"
+    kind, note = _written.kind_of(chosen), f"selected: {'; '.join(chosen.told)}"
     _written.write(arguments.out, chosen.values, kind=kind, parents=[arguments.file], note=note)

@@ -10,6 +10,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ftjax.data import records, template, tokenizer
+from tests import bases, check_cases
 
 MARKS = [
     *("<|pad|>", "<|begin_of_text|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"),
@@ -19,6 +20,23 @@ MARKS = [
 CORPUS = ["The sky is blue. Hello there. What is 2 + 2? It is 4.\nassistant\nuser\nsystem\n\n", "Hello", "It\n\n"] * 4
 
 Make = Callable[..., tokenizer.Tokenizer]
+
+
+@pytest.fixture(scope="session")
+def main() -> Callable[[list[str]], int]:
+    """What scripts/data.py does with its arguments."""
+    return bases.script("data.py").main
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., str]:
+    """Writes rows, or lines as they are, to a file and returns its path."""
+
+    def write(found: Any, name: str = "a.jsonl") -> str:
+        (tmp_path / name).write_bytes(check_cases.lines(found))
+        return str(tmp_path / name)
+
+    return write
 
 
 @pytest.fixture(scope="session")

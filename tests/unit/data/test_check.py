@@ -1,6 +1,5 @@
 """`data.py check`: exit statuses, --json, --strict, --fix, --columns, and what must not come out of it."""
 
-import importlib.util
 import json
 from pathlib import Path
 import subprocess
@@ -13,24 +12,6 @@ from ftjax.data.checks import system_prompts
 from tests import check_cases
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPT = ROOT / "scripts" / "data.py"
-
-
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("scripts_data_check", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-@pytest.fixture
-def written(tmp_path):
-    def write(found, name="chats.jsonl"):
-        (tmp_path / name).write_bytes(check_cases.lines(found))
-        return str(tmp_path / name)
-
-    return write
 
 
 def test_status_is_0_without_errors_1_with_one_and_2_where_nothing_can_be_read(main, written, tmp_path, capsys):
@@ -131,7 +112,7 @@ def test_fix_writes_what_is_certain_beside_and_touches_neither_the_file_nor_a_co
         '{"broken',
         {"text": ""},
     ]
-    path = Path(written(bad))
+    path = Path(written(bad, "chats.jsonl"))
     before = path.read_bytes()
     assert main(["check", str(path), "--fix"]) == 1
     out = capsys.readouterr().out
@@ -149,7 +130,7 @@ def test_fix_writes_what_is_certain_beside_and_touches_neither_the_file_nor_a_co
 
 
 def test_fix_of_a_file_without_certain_repairs_writes_nothing(main, written, tmp_path, capsys):
-    assert main(["check", written(check_cases.MANY), "--fix"]) == 0
+    assert main(["check", written(check_cases.MANY, "chats.jsonl"), "--fix"]) == 0
     assert "nothing to fix" in capsys.readouterr().out
     assert [file.name for file in tmp_path.iterdir()] == ["chats.jsonl"]
 

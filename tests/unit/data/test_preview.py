@@ -1,6 +1,4 @@
-import importlib.util
 import json
-from pathlib import Path
 import re
 import subprocess
 import sys
@@ -8,16 +6,14 @@ import sys
 import pytest
 
 from ftjax.data import candidates, encode, preferences, preview, report, template
+from tests import bases
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "data.py"
+SCRIPT = bases.ROOT / "scripts" / "data.py"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("scripts_data", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return bases.script("data.py")
 
 
 @pytest.fixture

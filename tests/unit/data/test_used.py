@@ -1,6 +1,5 @@
 """`data.py show --row --runs` and `log --runs`: which runs read a row or a version, and what became of it there."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,24 +11,6 @@ from ftjax.data import used, versions
 from tests import check_cases
 
 A, B, C, D, E = check_cases.MANY[:5]
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "data.py"
-
-
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("scripts_data_used", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-@pytest.fixture
-def written(tmp_path):
-    def write(found, name="a.jsonl"):
-        (tmp_path / name).write_bytes(check_cases.lines(found))
-        return str(tmp_path / name)
-
-    return write
 
 
 @pytest.fixture

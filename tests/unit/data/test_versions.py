@@ -1,6 +1,5 @@
 """`data.py diff`, `log`, `show`: what changed between files, and what a file was made of."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,24 +11,6 @@ from tests import check_cases
 
 SOME = check_cases.MANY[:18]  # fewer than clusters are made of
 BASE = str(Path(__file__).resolve().parents[3] / "ftjax" / "assets" / "base")
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "data.py"
-
-
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("scripts_data_versions", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-@pytest.fixture
-def written(tmp_path):
-    def write(found, name="a.jsonl"):
-        (tmp_path / name).write_bytes(check_cases.lines(found))
-        return str(tmp_path / name)
-
-    return write
 
 
 def between(written, old, new):

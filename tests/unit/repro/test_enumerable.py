@@ -1,6 +1,5 @@
 """The space whose responses can all be written down, against sums by hand and what theory says of optima."""
 
-import importlib.util
 import itertools
 
 import jax
@@ -11,16 +10,7 @@ import pytest
 from ftjax.losses import preference
 from tests import bases
 
-
-def script(name):
-    """A module of scripts/repro/, which nothing imports."""
-    found = importlib.util.spec_from_file_location(name, bases.ROOT / "scripts" / "repro" / f"{name}.py")
-    made = importlib.util.module_from_spec(found)
-    found.loader.exec_module(made)
-    return made
-
-
-enumerable, policies = script("enumerable"), script("policies")
+enumerable, policies = bases.script("repro/enumerable.py"), bases.script("repro/policies.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,11 @@
 """E10's comparison with the exact gradient: it holds for RLOO, and would not for an estimator that is biased."""
 
-import importlib.util
-
 import numpy as np
 
 from ftjax.rl import groups
 from tests import bases
 
-spec = importlib.util.spec_from_file_location("estimators", bases.ROOT / "scripts" / "repro" / "estimators.py")
-estimators = importlib.util.module_from_spec(spec)  # a script, which nothing imports
-spec.loader.exec_module(estimators)
+estimators = bases.script("repro/estimators.py")
 
 
 def test_the_gradient_of_rloo_is_the_true_one_and_grpos_without_std_a_part_of_it():

@@ -1,6 +1,5 @@
 """Published judges on published votes: counts of the sources, and what their papers say of agreement and order."""
 
-import importlib.util
 import itertools
 
 import numpy as np
@@ -9,16 +8,7 @@ import pytest
 from ftjax.evals import judge_report
 from tests import bases
 
-
-def script():
-    """The module scripts/repro/judges.py, which nothing imports."""
-    found = importlib.util.spec_from_file_location("judges", bases.ROOT / "scripts" / "repro" / "judges.py")
-    made = importlib.util.module_from_spec(found)
-    found.loader.exec_module(made)
-    return made
-
-
-judges = script()
+judges = bases.script("repro/judges.py")
 
 
 def test_people_agree_on_pandalms_pairs_as_published(shared_data):

@@ -1,7 +1,5 @@
 """Where Dr. GRPO with a KL penalty in the loss comes to rest, from its gradient by enumeration."""
 
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,16 +8,7 @@ import pytest
 from ftjax.losses import policy
 from tests import bases
 
-
-def script(name):
-    """A module of scripts/repro/, which nothing imports."""
-    found = importlib.util.spec_from_file_location(name, bases.ROOT / "scripts" / "repro" / f"{name}.py")
-    made = importlib.util.module_from_spec(found)
-    found.loader.exec_module(made)
-    return made
-
-
-enumerable, kin = script("enumerable"), script("kin")
+enumerable, kin = bases.script("repro/enumerable.py"), bases.script("repro/kin.py")
 
 
 def test_the_expected_gradient_of_loss_and_penalty_is_zero_at_the_fixed_point_and_not_at_the_tilt():

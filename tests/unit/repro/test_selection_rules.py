@@ -1,6 +1,5 @@
 """The rule of the experiment on selection passes where results are the same, and fails where they are not."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -8,16 +7,7 @@ import pytest
 
 from tests import bases
 
-
-def script():
-    """The module scripts/repro/selection.py, which nothing imports."""
-    found = importlib.util.spec_from_file_location("selection", bases.ROOT / "scripts" / "repro" / "selection.py")
-    made = importlib.util.module_from_spec(found)
-    found.loader.exec_module(made)
-    return made
-
-
-selection = script()
+selection = bases.script("repro/selection.py")
 ARMS = ("all", "unhandled", "IFD", "random", selection.PASSES)
 
 
