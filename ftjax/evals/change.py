@@ -2,12 +2,11 @@
 
 A row has values "before" and "after" as `by_row` makes them. A loss is of tokens, so it is the ratio of two sums over
 rows; everything else is a mean of rows. Rows that share a prompt tell less than as many apart: whole prompts are drawn
-anew. Right and wrong answers are tested exactly (McNemar).
+anew. Right and wrong answers have Newcombe's interval and McNemar's exact test (`paired.difference`).
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-import warnings
 
 import numpy as np
 
@@ -63,27 +62,8 @@ def _metric(rows: Sequence[Mapping[str, Any]], name: str, seed: int) -> dict[str
     if not np.isfinite([a, b]).all():
         return told
     clusters = paired.of_prompts(row["prompt"] for row in rows)
-    apart = len(np.unique(clusters)) == len(rows)
-    spread = None if apart and (weights == 1).all() else np.repeat(clusters, weights)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", statistics.FewValues)  # `words` says so
-        found = statistics.paired_bootstrap(
-            np.repeat(a, weights), np.repeat(b, weights), spread, level=LEVEL, resamples=RESAMPLES, seed=seed
-        )
-    if apart and name in FLIPPING and paired.is_share(a) and paired.is_share(b):
-        found = found._replace(p=statistics.mcnemar(a, b).p)
-        if len(set(b - a)) == 1:  # of which resampling makes a point
-            low, high = _of_alike(found.value, len(rows))
-            found = found._replace(low=low, high=high)
-    return told | found._asdict()
-
-
-def _of_alike(value: float, count: int) -> tuple[float, float]:
-    """Returns the ends of a difference of right and wrong that is the same on every row: those of a share."""
-    low, high = statistics.wilson(abs(value) * count, count, level=LEVEL)
-    if value == 0:
-        return -high, high
-    return (low, high) if value > 0 else (-high, -low)
+    one, two, spread = (np.repeat(values, weights) for values in (a, b, clusters))
+    return told | paired.difference(one, two, spread, level=LEVEL, resamples=RESAMPLES, seed=seed)._asdict()
 
 
 def _flips(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:

@@ -58,12 +58,12 @@ def test_scores_between_right_and_wrong_flip_where_they_rise_or_fall():
 @pytest.mark.parametrize(
     ("a", "b", "low", "high"),
     [
-        (0, 0, -0.0370, 0.0370),  # 0 of 100 won: at most 3.7 %
-        (0, 1, 0.9630, 1.0),
-        (1, 0, -1.0, -0.9630),
+        (0, 0, -0.0370, 0.0370),  # 0 of 100 have at most 3.70 %
+        (0, 1, 0.9477, 1.0),  # 3.70 % off either end, at right angles: 3.70 times the root of 2
+        (1, 0, -1.0, -0.9477),
     ],
 )
-def test_rows_that_all_flip_or_all_stay_have_the_interval_of_a_share_and_no_point(a, b, low, high):
+def test_rows_that_all_flip_or_all_stay_have_newcombes_interval_and_no_point(a, b, low, high):
     found = change.of(scored([a] * 100, [b] * 100), seed=0)["score"]
     assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1e-4)
 
