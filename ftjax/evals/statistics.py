@@ -337,22 +337,27 @@ def _models(battles: Sequence[Battle]) -> list[str]:
 
 def holm(p: Sequence[float]) -> Values:
     """Returns the p of tests made together, such that one under .05 is found in 5 % of families of true nulls (Holm
-    1979)."""
-    return _corrected(p, "holm")
+    1979): the k-th smallest of n times n - k + 1, and no less than those before it."""
+    values = _shares(p)
+    order = np.argsort(values)
+    values[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    return values
 
 
 def benjamini_hochberg(p: Sequence[float]) -> Values:
     """Returns the p of tests made together, such that 5 % of those under .05 are expected to be false (Benjamini and
     Hochberg 1995, for independent or positively dependent tests)."""
-    return _corrected(p, "fdr_bh")
+    from scipy import stats
+
+    values = _shares(p)
+    return stats.false_discovery_control(values) if len(values) else values
 
 
-def _corrected(p: Sequence[float], method: str) -> Values:
-    multitest = extra.library("statsmodels.stats.multitest")
-    values = np.asarray(p, np.float64)
+def _shares(p: Sequence[float]) -> Values:
+    values = np.array(p, np.float64)
     if not ((values >= 0) & (values <= 1)).all():
         raise ValueError(f"p lies between 0 and 1: {p}")
-    return multitest.multipletests(values, method=method)[1] if len(values) else values
+    return values
 
 
 def sample_size(share: float, *, against: float, alpha: float, power: float) -> int:

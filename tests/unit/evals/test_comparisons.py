@@ -210,6 +210,17 @@ def test_corrected_p_are_those_worked_by_hand():
         statistics.holm([0.2, 1.2])
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(statistics.holm, "holm"), (statistics.benjamini_hochberg, "fdr_bh")], ids=["holm", "bh"]
+)
+def test_corrected_p_are_those_of_statsmodels_also_of_ties(ours, theirs):
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    rng = np.random.default_rng(0)
+    for count in range(1, 40):
+        p = rng.choice([0.0, 1.0, *rng.random(8) ** 3], count)
+        np.testing.assert_allclose(ours(p), multitest.multipletests(p, method=theirs)[1], rtol=1e-12)
+
+
 def test_a_difference_is_called_by_its_interval():
     better = statistics.Difference(0.031, 0.012, 0.05, 0.002, 400)
     assert verdict.in_words(better, a="base", b="LoRA") == (
