@@ -6,8 +6,10 @@
 
 PYTHON ?=
 ARGS ?=
-# Compiling is most of the time of small tests, and LLVM's costly passes are much of it; XLA's own passes stay.
-FAST = JAX_DISABLE_MOST_OPTIMIZATIONS=1
+# Compiling is most of the time of small tests. LLVM's costly passes are much of it, MLIR's fusions half of the rest;
+# XLA's own passes stay.
+FAST = JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+	XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 $$XLA_FLAGS"
 SHAPES = --jaxtyping-packages=ftjax.nn,ftjax.losses,ftjax.rl,ftjax.sampling,beartype.beartype
 
 .DEFAULT_GOAL := help
