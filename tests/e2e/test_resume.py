@@ -26,6 +26,7 @@ def as_an_older_ftjax_left_it(run):
     (run / used.FACTS).write_text(json.dumps({name: known[name] for name in ("paths", "hash", "report")}))
 
 
+@pytest.mark.e2e
 def test_a_run_that_is_killed_again_and_again_is_to_the_bit_the_run_that_nobody_touched(start, words, whole, tmp_path):
     """Killed before its first checkpoint and in a save, asked to stop, and killed while it writes the adapter."""
     run = tmp_path / "run"

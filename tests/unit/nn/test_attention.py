@@ -157,9 +157,9 @@ def test_a_shared_beginning_gives_what_copies_of_it_give(qkv, window):
             outs.append(out if branch == 1 else out[:, 150:])
         return jnp.concatenate(outs, axis=1)
 
-    np.testing.assert_allclose(together(q, k, v), alone(q, k, v), atol=2e-6)
+    np.testing.assert_allclose(jax.jit(together)(q, k, v), jax.jit(alone)(q, k, v), atol=2e-6)
     weights = jax.random.normal(jax.random.key(1), (1, T, K, G, H))
     total = lambda way: lambda *a: jnp.sum(weights * way(*a))
-    one, two = (jax.grad(total(way), argnums=(0, 1, 2))(q, k, v) for way in (together, alone))
+    one, two = (jax.jit(jax.grad(total(way), argnums=(0, 1, 2)))(q, k, v) for way in (together, alone))
     for mine, theirs in zip(one, two, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=2e-5)
