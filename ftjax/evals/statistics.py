@@ -338,7 +338,9 @@ def _models(battles: Sequence[Battle]) -> list[str]:
 def holm(p: Sequence[float]) -> Values:
     """Returns the p of tests made together, such that one under .05 is found in 5 % of families of true nulls (Holm
     1979): the k-th smallest of n times n - k + 1, and no less than those before it."""
-    values = _shares(p)
+    values = np.array(p, np.float64)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p lies between 0 and 1: {p}")
     order = np.argsort(values)
     values[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
     return values
@@ -349,15 +351,7 @@ def benjamini_hochberg(p: Sequence[float]) -> Values:
     Hochberg 1995, for independent or positively dependent tests)."""
     from scipy import stats
 
-    values = _shares(p)
-    return stats.false_discovery_control(values) if len(values) else values
-
-
-def _shares(p: Sequence[float]) -> Values:
-    values = np.array(p, np.float64)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"p lies between 0 and 1: {p}")
-    return values
+    return stats.false_discovery_control(p) if len(p) else np.zeros(0)
 
 
 def sample_size(share: float, *, against: float, alpha: float, power: float) -> int:

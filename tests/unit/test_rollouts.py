@@ -145,6 +145,7 @@ def test_a_finished_run_leaves_its_value_and_another_run_begins_with_it(of_ppo, 
     assert peft.load(folder / "adapter", built.abstract_base, built.model_config).score is None
 
 
+@pytest.mark.e2e
 def test_a_run_that_stopped_between_rollout_and_update_goes_on_to_the_bit(of_ppo, tmp_path):
     """What the second step drew is lost; the run that goes on draws it again."""
     whole, config = of_ppo[:2]

@@ -75,6 +75,7 @@ def test_a_folder_with_another_corpus_is_refused(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.json", "corpus.jsonl"]
 
 
+@pytest.mark.e2e
 def test_a_killed_run_goes_on_to_the_same_weights(prepared, tmp_path, tmp_cache, monkeypatch):
     del tmp_cache  # keeps the encoded corpus out of the user's cache
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
