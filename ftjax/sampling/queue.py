@@ -2,7 +2,7 @@
 
 The device decodes some tokens for all slots, then the host looks: it takes what was made, ends rows whose text has a
 stop string, and fills free slots with new prompts. Shapes are bucketed (prompts at a time and slots by halves, lengths
-by doubling), so the number of programs grows with the logarithms of these alone.
+by doubling, long ones by quarters of it), so the number of programs grows with the logarithms of these alone.
 """
 
 from collections import deque
@@ -19,6 +19,7 @@ from ftjax.sampling import stops
 
 STEPS = 16  # tokens between two looks of the host
 SHORTEST = 32  # the least length that prompts are padded to
+LONG = 512  # from where reading what is padded costs more than a program
 
 
 class Made(NamedTuple):
@@ -42,6 +43,14 @@ def left_pad(prompts: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray,
 def bucket(size: int, least: int) -> int:
     """Returns the first of least, 2 least, 4 least, .. that is not below size."""
     return least if size <= least else least << (-(-size // least) - 1).bit_length()
+
+
+def padded(longest: int) -> int:
+    """Returns the length that prompts are padded to: 32, 64, .., 512, and above four lengths to a doubling (640, 768,
+    896, 1,024, 1,280, ..), of which at most a fifth is empty."""
+    whole = bucket(longest, SHORTEST)
+    step = whole // 8
+    return whole if whole <= LONG else -(-longest // step) * step
 
 
 class _Queue:
@@ -121,7 +130,7 @@ def run(
     """
     slots = min(slots, len(prompts) * samples)
     queue = _Queue(prompts, samples, slots, rules.new)
-    steps, longest = min(STEPS, rules.new - 1), bucket(max(map(len, prompts)), SHORTEST)
+    steps, longest = min(STEPS, rules.new - 1), padded(max(map(len, prompts)))
     places, start = longest + rules.new + steps, longest
     rows = programs.empty(rules, key, np.int32(start), config=config, rows=slots, slots=places)
     shards = mesh.batch_shards(slots)
@@ -131,9 +140,9 @@ def run(
         if queue.waiting and queue.free().any():
             asked, source = queue.assign()
             asked = asked + [asked[-1]] * (min(bucket(len(asked), 1), slots) - len(asked))
-            padded = left_pad(asked, bucket(max(map(len, asked)), SHORTEST))
+            read = left_pad(asked, padded(max(map(len, asked))))
             numbers = np.maximum(queue.row_of, 0).astype(np.int32)
-            rows = programs.fill(params, rows, *padded, source.astype(np.int32), numbers, key, rules, config=config)
+            rows = programs.fill(params, rows, *read, source.astype(np.int32), numbers, key, rules, config=config)
         kept = queue.halve(shards)
         while kept is not None:
             rows, kept = programs.chosen(rows, kept.astype(np.int32)), queue.halve(shards)

@@ -20,6 +20,13 @@ def letters(ids):
     return "".join(chr(60 + i) for i in ids)
 
 
+def test_prompts_are_padded_by_doubling_and_long_ones_by_quarters_of_it():
+    lengths = {1: 32, 32: 32, 33: 64, 257: 512, 512: 512, 513: 640, 640: 640, 641: 768, 1025: 1280, 2048: 2048}
+    assert {size: queue.padded(size) for size in lengths} == lengths
+    assert len({queue.padded(size) for size in range(1, 4097)}) == 5 + 3 * 4
+    assert all(size <= queue.padded(size) <= size * 1.25 for size in range(512, 4097))
+
+
 @pytest.fixture(scope="module")
 def run(tiny_config):
     config = tiny_config(n_layers=1, windows=(0,))
