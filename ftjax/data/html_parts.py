@@ -34,6 +34,7 @@ table { border-collapse: collapse; width: 100%; font-size: .92em; } td, th { tex
 td:first-child { width: 1%; } td.number { white-space: nowrap; } .number { font-variant-numeric: tabular-nums; }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
 .wide { overflow-x: auto; } .wide th { white-space: nowrap; } td.text { min-width: 16rem; }
+.wide td:first-child { white-space: normal; min-width: 8rem; }
 .narrow { max-width: 44rem; } ul { padding-left: 1.2rem; margin: .4rem 0; }
 @media (max-width: 30rem) { .narrow svg text { font-size: 15px; } }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--box); border-radius: .4rem; padding: .6rem
