@@ -78,10 +78,11 @@ class Curve(NamedTuple):
         return math.ceil(found) if found < 1e12 else None
 
 
-def fit(rows: Sequence[int], values: Sequence[float], *, lower_is_better: bool, seed: int) -> Curve:
+def fit(rows: Sequence[int], values: Sequence[float], *, lower_is_better: bool, floor: float, seed: int) -> Curve:
     """Returns the least-squares law through (rows, value) of runs, with a bootstrap of its residuals.
 
-    For a rate c the best a and b are linear (variable projection), so c alone is searched. The residuals are drawn with
+    The law ends at `floor` or above: a loss that cannot be negative has 0, others -inf. For a rate c the best a and b
+    are linear (variable projection), so c alone is searched. The residuals are drawn with
     replacement, and the law is fitted again to each draw. They are made larger: by sqrt(runs / (runs - 3)),
     for a law of three numbers leaves too little of them (Davison and Hinkley 1997, 6.2), and by what Student's tails
     are longer than normal ones.
@@ -89,20 +90,20 @@ def fit(rows: Sequence[int], values: Sequence[float], *, lower_is_better: bool, 
     from scipy import optimize, stats
 
     n, y = np.asarray(rows, float), np.asarray(values, float)
-    place = int(_squares(n, y[None], _GRID)[:, 0].argmin())
+    place = int(_squares(n, y[None], _GRID, floor)[:, 0].argmin())
     ends = _GRID[max(place - 1, 0)], _GRID[min(place + 1, len(_GRID) - 1)]
-    cost = lambda c: float(_squares(n, y[None], np.array([c]))[0, 0])
+    cost = lambda c: float(_squares(n, y[None], np.array([c]), floor)[0, 0])
     best = float(optimize.minimize_scalar(cost, bounds=ends, method="bounded", options={"xatol": 1e-8}).x)
     best = min((best, float(_GRID[place])), key=cost)
-    (a,), (b,) = _linear(n, y[None], np.array([best]))
+    (a,), (b,) = _linear(n, y[None], np.array([best]), floor)
     law = Law(float(a), float(b), best)
     residuals = y - law.at(n)
     free = max(len(n) - 3, 1)
     longer = stats.t.ppf((1 + LEVEL) / 2, free) / stats.norm.ppf((1 + LEVEL) / 2)
     residuals = (residuals - residuals.mean()) * math.sqrt(len(n) / free) * longer
     drawn = law.at(n) + np.random.default_rng(seed).choice(residuals, (DRAWS, len(n)))
-    rates = _GRID[_squares(n, drawn, _GRID).argmin(axis=0)]
-    draws = np.stack([*_linear(n, drawn, rates), rates], axis=1)
+    rates = _GRID[_squares(n, drawn, _GRID, floor).argmin(axis=0)]
+    draws = np.stack([*_linear(n, drawn, rates, floor), rates], axis=1)
     return Curve(law, draws, int(n.max()), lower_is_better)
 
 
@@ -112,12 +113,12 @@ def interval(draws: np.ndarray) -> np.ndarray:
     return np.quantile(draws, (tail, 1 - tail), axis=0)
 
 
-def _squares(n: np.ndarray, y: np.ndarray, rates: np.ndarray) -> np.ndarray:
+def _squares(n: np.ndarray, y: np.ndarray, rates: np.ndarray, floor: float) -> np.ndarray:
     """Returns what the best a and b leave of the squares, [rates, draws]."""
     left = np.empty((len(rates), len(y)))
     for place, c in enumerate(rates):
-        q, _ = np.linalg.qr(np.stack([np.ones_like(n), _scaled(n, c)], axis=1))
-        left[place] = ((y - (y @ q) @ q.T) ** 2).sum(axis=1)
+        a, b = _linear(n, y, np.array([c]), floor)
+        left[place] = ((y - a[:, None] - b[:, None] * n**-c) ** 2).sum(axis=1)
     return left
 
 
@@ -125,12 +126,16 @@ def _scaled(n: np.ndarray, c: Any) -> np.ndarray:
     return (n / n.min()) ** -c
 
 
-def _linear(n: np.ndarray, y: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the best a and b of each draw at its rate: a simple regression on n^-c."""
+def _linear(n: np.ndarray, y: np.ndarray, rates: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the best a and b of each draw at its rate, or all at one: a simple regression on n^-c, through `floor`
+    where its a would be below."""
     x = _scaled(n, rates[:, None])
     left = x - x.mean(axis=1, keepdims=True)
     slope = (left * y).sum(axis=1) / (left**2).sum(axis=1)
-    return y.mean(axis=1) - slope * x.mean(axis=1), slope * n.min() ** rates
+    a = y.mean(axis=1) - slope * x.mean(axis=1)
+    if math.isfinite(floor):
+        slope = np.where(a < floor, (x * (y - floor)).sum(axis=1) / (x**2).sum(axis=1), slope)
+    return np.maximum(a, floor), slope * n.min() ** rates
 
 
 def lower_is_better(metric: str) -> bool:
@@ -165,7 +170,9 @@ def answer(rows: Sequence[int], values: Sequence[float], *, metric: str, worth: 
             f"three numbers ({seen}); give --sizes at least {SIZES}, and --seeds for {RUNS} runs or more{note}"
         )
         return Answer("undecided", text, None, ())
-    curve = fit(*zip(*finite, strict=True), lower_is_better=lower_is_better(metric), seed=seed)
+    falls = lower_is_better(metric)
+    floor = 0.0 if falls and min(y for _, y in finite) >= 0 else -math.inf
+    curve = fit(*zip(*finite, strict=True), lower_is_better=falls, floor=floor, seed=seed)
     first, last = sizes[0], sizes[-1]
     worth = abs(float(curve.law.at(last))) / 100 if worth is None else worth
     so_far = curve.gain(first, last)

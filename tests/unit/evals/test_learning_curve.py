@@ -22,7 +22,7 @@ def answer(rows, values, *, metric="eval_loss", worth=0.01):
 
 
 def test_a_law_without_noise_is_found_to_the_last_digits():
-    curve = learning_curve.fit(*runs(LAW, noise=0.0), lower_is_better=True, seed=0)
+    curve = learning_curve.fit(*runs(LAW, noise=0.0), lower_is_better=True, floor=-math.inf, seed=0)
     np.testing.assert_allclose(curve.law, LAW, rtol=1e-4)
     assert curve.gain(1000, 2000).value == pytest.approx(float(LAW.at(1000) - LAW.at(2000)), rel=1e-4)
     assert curve.rows_for(0.02) == pytest.approx((1000**-0.5 - 0.02 / 3) ** -2, rel=1e-3)
@@ -32,11 +32,36 @@ def test_a_law_without_noise_is_found_to_the_last_digits():
 def test_intervals_of_the_gain_from_doubling_hold_the_truth_as_often_as_they_say():
     truth = float(LAW.at(1000) - LAW.at(2000))
     found = [
-        learning_curve.fit(*runs(LAW, noise=0.01, seed=seed), lower_is_better=True, seed=seed).gain(1000, 2000)
+        learning_curve.fit(*runs(LAW, noise=0.01, seed=seed), lower_is_better=True, floor=-math.inf, seed=seed).gain(
+            1000, 2000
+        )
         for seed in range(60)
     ]
     assert np.sum([one.low <= truth <= one.high for one in found]) >= 53  # 57 expected; 52 or fewer: 1 in 30
     assert np.median([one.high - one.low for one in found]) < truth  # and say something
+
+
+def test_no_law_of_a_loss_ends_below_0_and_the_true_gain_is_still_held(monkeypatch):
+    monkeypatch.setattr(learning_curve, "DRAWS", 400)
+    law = learning_curve.Law(0.0, 3.0, 0.5)
+    truth, held, below = float(law.at(1000) - law.at(10000)), 0, 0
+    for seed in range(60):
+        rows, values = runs(law, noise=0.01, seed=seed)
+        free = learning_curve.fit(rows, values, lower_is_better=True, floor=-math.inf, seed=seed)
+        below += free.law.a < 0
+        curve = learning_curve.fit(rows, values, lower_is_better=True, floor=0.0, seed=seed)
+        assert min(curve.law.a, *curve.draws[:, 0]) >= 0
+        gain = curve.gain(1000, 10000)
+        assert gain.high <= free.gain(1000, 10000).high + 1e-9
+        held += gain.low <= truth <= gain.high
+    assert below >= 15, "half of the free laws do"
+    assert held >= 53
+    assert all(one.value < values.mean() for one in answer(rows, values).gains)
+
+
+def test_a_loss_that_is_negative_has_no_floor():
+    rows, values = runs(learning_curve.Law(-1.0, 3.0, 0.5), noise=0.001)
+    assert answer(rows, values).curve.law.a == pytest.approx(-1, abs=0.02)
 
 
 def test_a_curve_that_falls_on_asks_for_more_rows_and_says_how_many():
