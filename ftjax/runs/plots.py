@@ -189,7 +189,9 @@ def grown(runs: Sequence[tuple[float, float]], band: Band, path: Path, *, title:
     axes.plot(band.x[~seen], band.y[~seen], color=BLUE, linewidth=1.4, linestyle="--")
     axes.plot([x for x, _ in runs], [y for _, y in runs], "o", color=ORANGE, alpha=0.75, markersize=4.5, label="a run")
     sizes = sorted({x for x, _ in runs})
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    room = (max(*sizes, *band.x) / sizes[0]) ** 0.07  # of a label; the largest size keeps its own
+    named = [a for a, b in zip(sizes, [*sizes[1:], math.inf], strict=True) if b >= a * room]
+    axes.set_xticks(sizes, [f"{size:,}" if size in named else "" for size in sizes])
     axes.minorticks_off()
     label(axes, title, across, unit)
     axes.legend(frameon=False)
