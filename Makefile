@@ -20,7 +20,7 @@ SHAPES = --jaxtyping-packages=ftjax.nn,ftjax.losses,ftjax.rl,ftjax.sampling,bear
 help: ## list the targets
 	@awk '/^[a-z0-9-]+:.* ## / {split($$0, part, " ## "); sub(/:.*/, "", part[1]); printf "  make %-12s %s\n", part[1], part[2]}' Makefile
 
-quickstart: install ## adapt the embedded model with LoRA and print what it got better at (about 3 minutes)
+quickstart: install ## adapt the embedded model with LoRA and print what it got better at (a minute or two)
 	@.venv/bin/python scripts/train.py --config configs/quickstart.py $(ARGS)
 
 test: install ## run the default tests (no torch, no accelerator; some minutes on 2 cores)
