@@ -82,10 +82,9 @@ def fit(rows: Sequence[int], values: Sequence[float], *, lower_is_better: bool, 
     """Returns the least-squares law through (rows, value) of runs, with a bootstrap of its residuals.
 
     The law ends at `floor` or above: a loss that cannot be negative has 0, others -inf. For a rate c the best a and b
-    are linear (variable projection), so c alone is searched. The residuals are drawn with
-    replacement, and the law is fitted again to each draw. They are made larger: by sqrt(runs / (runs - 3)),
-    for a law of three numbers leaves too little of them (Davison and Hinkley 1997, 6.2), and by what Student's tails
-    are longer than normal ones.
+    are linear (variable projection), so c alone is searched. The residuals are drawn with replacement, and the law is
+    fitted again to each draw. They are made larger: by sqrt(runs / (runs - 3)), for a law of three numbers leaves too
+    little of them (Davison and Hinkley 1997, 6.2), and by what Student's tails are longer than normal ones.
     """
     from scipy import optimize, stats
 

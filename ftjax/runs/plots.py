@@ -189,7 +189,7 @@ def grown(runs: Sequence[tuple[float, float]], band: Band, path: Path, *, title:
     axes.plot(band.x[~seen], band.y[~seen], color=BLUE, linewidth=1.4, linestyle="--")
     axes.plot([x for x, _ in runs], [y for _, y in runs], "o", color=ORANGE, alpha=0.75, markersize=4.5, label="a run")
     sizes = sorted({x for x, _ in runs})
-    room = (max(*sizes, *band.x) / sizes[0]) ** 0.07  # of a label; the largest size keeps its own
+    room = (band.x.max() / sizes[0]) ** 0.07  # of a label; the largest size keeps its own
     named = [a for a, b in zip(sizes, [*sizes[1:], math.inf], strict=True) if b >= a * room]
     axes.set_xticks(sizes, [f"{size:,}" if size in named else "" for size in sizes])
     axes.minorticks_off()
