@@ -157,7 +157,7 @@ def write_new(path: str | Path, pieces: Iterable[str]) -> None:
 
 def refuse_taken(path: str | Path) -> None:
     """Raises a UserError where there is a file already."""
-    if Path(path).exists():
+    if os.path.lexists(path):  # a link that leads nowhere, too
         raise errors.UserError(
             f"{path}: is there already, and nothing of yours is written over; move it or name another"
         )

@@ -65,14 +65,15 @@ def nearest(texts: Sequence[str], among: Sequence[str]) -> list[Near]:
     Two sets with a Jaccard index of t share one of the rarest n - ceil(t n) + 1 elements of either (prefix filtering;
     AllPairs, Bayardo et al. 2007).
     """
-    sets = [{*map(hash, triples(text))} for text in among]
+    sets = [frozenset(map(hash, triples(text))) for text in among]
+    first: dict[frozenset[int], int] = {}
     owners: dict[int, list[int]] = {}
     for n, own in enumerate(sets):
-        for element in own:
-            owners.setdefault(element, []).append(n)
-    found = []
-    for row, text in enumerate(texts):
-        own = {*map(hash, triples(text))}
+        if first.setdefault(own, n) == n:
+            for element in own:
+                owners.setdefault(element, []).append(n)
+
+    def closest(own: frozenset[int]) -> tuple[float, int]:
         common = sorted((element for element in own if element in owners), key=lambda element: len(owners[element]))
         least = math.ceil(JACCARD * len(own) - 1e-9)
         tried = {like for element in common[: max(0, len(common) - least + 1)] for like in owners[element]}
@@ -80,8 +81,14 @@ def nearest(texts: Sequence[str], among: Sequence[str]) -> list[Near]:
         for like in tried:
             both = len(own & sets[like])
             best = max(best, (both / (len(own) + len(sets[like]) - both), -like))
-        if best[0] >= JACCARD:
-            found.append(Near(row, -best[1], best[0]))
+        return best
+
+    found = []
+    for row, text in enumerate(texts):
+        own = frozenset(map(hash, triples(text)))
+        jaccard, like = (1.0, -first[own]) if own and own in first else closest(own)
+        if jaccard >= JACCARD:
+            found.append(Near(row, -like, jaccard))
     return found
 
 
