@@ -151,6 +151,22 @@ def test_parts_hold_every_row_once_and_name_their_rows(root):
     assert set(by) == {"length of the prompt", "length of the reference", "words of the prompt"}
 
 
+def test_a_part_on_which_every_loss_falls_is_decided_among_many_runs_and_parts(tmp_path):
+    rows = run_folders.lines([False] * 60, nats=10.0)
+    base = run_folders.write(tmp_path / "base0", rows)
+    runs = [
+        run_folders.write(tmp_path / f"r{n}", run_folders.lines([False] * 60, nats=1.0 + 0.001 * n)) for n in range(5)
+    ]
+    for folder in (base, *runs):
+        text = (folder / "held_out.jsonl").read_text()
+        (folder / "held_out.jsonl").write_text(text.replace('"score": 0.0, ', ""))
+    found = told([base, *runs], resamples=10_000)
+    thirds = [part for part in found["slices"] if part["by"] == "length of the prompt"]
+    assert len(thirds) == 3
+    assert all(entry["decided"] for part in thirds for entry in part["against"].values())
+    assert all(entry["high"] < -8.9 for part in thirds for entry in part["against"].values())
+
+
 def test_rows_with_tasks_are_told_apart_by_task(tmp_path):
     rows = [{**row, "task": "sums" if n % 3 else "lists"} for n, row in enumerate(run_folders.lines(flips(0.5)))]
     for name in "ab":
