@@ -26,6 +26,10 @@ def added(found: Sequence[System], folders: Sequence[str]) -> tuple[list[System]
             judges.append({"folder": str(folder), **systems.facts(folder / "judge.json")})
             continue
         kind = next((name for name in ("benchmarks.json", "evaluation.json") if (folder / name).is_file()), None)
+        if kind is None and (folder / "before.json").is_file():
+            raise UserError(f"{folder} is a run; give it as --runs, --evaluations takes folders of scripts/evaluate.py")
+        if kind is None and (folder / "config.json").is_file() and not (folder / "DONE").exists():
+            raise UserError(systems.stopped(folder))
         if kind is None:
             raise UserError(
                 f"{folder} holds none of judge.json, benchmarks.json, evaluation.json; --evaluations takes folders of "

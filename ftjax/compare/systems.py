@@ -161,10 +161,14 @@ def _trained(folder: Path) -> None:
     if kind is not None:
         raise UserError(f"{folder} holds {_EVALUATIONS[kind]}")
     if "run" in config.get("model", {}):  # which no config of scripts/train.py has
-        raise UserError(
-            f"{folder} is an evaluation that did not come to its end; give scripts/evaluate.py the same command again "
-            f"({folder / 'command.sh'})"
-        )
+        raise UserError(stopped(folder))
+
+
+def stopped(folder: Path) -> str:
+    """Returns what is to be done about a folder of scripts/evaluate.py that did not come to its end."""
+    return (
+        f"{folder} did not come to its end; give scripts/evaluate.py the same command again ({folder / 'command.sh'})"
+    )
 
 
 def asked(config: Mapping[str, Any], name: str, own: Rows) -> dict[str, Any]:
@@ -179,10 +183,7 @@ def asked(config: Mapping[str, Any], name: str, own: Rows) -> dict[str, Any]:
 
 def _of_evaluation(folder: Path) -> System:
     if not (folder / "DONE").exists():
-        raise UserError(
-            f"{folder} did not come to its end; give scripts/evaluate.py the same command again "
-            f"({folder / 'command.sh'})"
-        )
+        raise UserError(stopped(folder))
     read_sets = _sets(folder, "after")
     if HELD_OUT not in read_sets:
         raise UserError(

@@ -273,6 +273,18 @@ def test_a_folder_of_evaluate_that_cannot_stand_among_the_runs_is_told_where_it_
         systems.read([str(first), str(folder)])
 
 
+def test_folders_that_are_no_evaluations_are_told_what_they_are(first, tmp_path):
+    found, stray = systems.read(["base", str(first)]), tmp_path / "stray"
+    with pytest.raises(UserError, match=r"first is a run; give it as --runs"):
+        evaluations.added(found, [str(first)])
+    stray.mkdir()
+    with pytest.raises(UserError, match=r"stray holds none of judge.json"):
+        evaluations.added(found, [str(stray)])
+    (stray / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"stray did not come to its end; give scripts/evaluate.py the same command"):
+        evaluations.added(found, [str(stray)])
+
+
 def test_a_place_below_a_file_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"out cannot be made: .*file is a file; give a new folder as --out"):
