@@ -9,6 +9,7 @@ a bucket to hold. What a file was made of is named as seen from its folder, so t
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -148,7 +149,8 @@ def template_facts(made: template.Template | None) -> dict[str, str] | None:
 def history(path: str) -> list[Version]:
     """Returns the versions of a file, oldest first; a UserError says what is wrong with their file."""
     file = place(path)
-    return [] if not file.exists() else [_placed(one, file, form) for form, one in _told(file)]
+    known = functools.cache(_known)  # read once, though the versions of a file have mostly one parent
+    return [] if not file.exists() else [_placed(one, file, form, known) for form, one in _told(file)]
 
 
 def _told(file: Path) -> list[tuple[int, Version]]:
@@ -182,22 +184,22 @@ def _told(file: Path) -> list[tuple[int, Version]]:
     ]
 
 
-def _placed(one: Version, file: Path, form: int) -> Version:
+def _placed(one: Version, file: Path, form: int, known: Callable[[str], set[str]]) -> Version:
     """Returns a version of a file of versions with its parents named as seen from here."""
     if form < 3:
-        return dataclasses.replace(one, parents=tuple(_older(parent, file) for parent in one.parents))
+        return dataclasses.replace(one, parents=tuple(_older(parent, file, known) for parent in one.parents))
     seen = (Parent(os.path.normpath(file.parent / parent.file), parent.hash) for parent in one.parents)
     return dataclasses.replace(one, parents=tuple(seen))
 
 
-def _older(parent: Parent, file: Path) -> Parent:
+def _older(parent: Parent, file: Path, known: Callable[[str], set[str]]) -> Parent:
     """Returns a parent that is named as seen from where a command ran, which nobody wrote down.
 
     It is looked for from here, and from each folder above its child; its own versions must know the hash.
     """
     for folder in (Path(), *file.absolute().parents):
         found = os.path.abspath(folder / parent.file)
-        if parent.hash in _known(found):
+        if parent.hash in known(found):
             return Parent(found if file.is_absolute() else os.path.relpath(found), parent.hash)
     return parent
 
