@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 def _rate(args: argparse.Namespace) -> None:
     from ftjax.data import files
-    from ftjax.people import doors, rating, server, verdicts
+    from ftjax.people import addresses, doors, rating, server, verdicts
 
     names = doors.named(args.raters)
     alone = doors.is_loopback(args.host)
@@ -69,11 +69,12 @@ def _rate(args: argparse.Namespace) -> None:
     store = args.store or Path(f"{args.prompts or args.answers[0].partition('=')[2] or args.answers[0]}.human.sqlite")
     known = rating.checks(args.checks) if args.checks else []
     guidelines = files.text(args.guidelines) if args.guidelines else ""
-    with server.listen(args.host, args.port) as listener:  # a taken port, or a missing package, would waste the work
+    # First the port: one that is taken, or a missing package, would waste the work.
+    with server.interruptible(), addresses.listen(args.host, args.port) as listener:
         paths = _answered(args, store) if args.runs else rating.named(args.answers)
         asks = sorted(set(args.ask))
         with rating.opened(store, rating.read(paths), asks=asks, known=known, ratings=args.ratings) as kept:
-            entrance, lines = server.open_doors(kept, names, shared=None, host=args.host, listener=listener)
+            entrance, lines = doors.opened(kept, names, shared=None, host=args.host, listener=listener)
             print(*lines, sep="\n")
             page = rating.campaign(kept, guidelines=guidelines, news=verdicts.news, measured=verdicts.measured)
             page.joined()

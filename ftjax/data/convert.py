@@ -1,5 +1,7 @@
 """Rows of one format in another, without loss or not at all: what is written is read again and must be the same record.
 
+What no record has, keys inside of messages that nothing reads, is lost only where it is named to be dropped.
+
 To add a format, add a function from a record to a row and name it in `FORMATS`.
 """
 
@@ -9,7 +11,7 @@ import json
 from typing import Any
 
 from ftjax import errors
-from ftjax.data import files, preferences, records, rows
+from ftjax.data import files, preferences, records, rows, unread
 
 Record = records.Record | preferences.Preference
 _SHAREGPT = {"user": "human", "assistant": "gpt", "system": "system", "tool": "tool"}
@@ -19,8 +21,11 @@ class LossyError(ValueError):
     """What a format cannot hold; completes the sentence 'format X cannot hold ...'."""
 
 
-def convert(data: rows.DataFile, name: str) -> list[dict[str, Any]]:
-    """Returns the rows of a file in a format; a UserError names the first row that it cannot hold, and why."""
+def convert(data: rows.DataFile, name: str, *, drop: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Returns the rows of a file in a format; a UserError names the first row that it cannot hold, and why.
+
+    `drop` names keys inside of messages, turns, tool calls and OpenAI's `input` that may be left behind.
+    """
     if name not in FORMATS:
         hint = files.close_to(name, list(FORMATS))
         raise errors.UserError(f"unknown format {name!r}{hint}; formats: {', '.join(FORMATS)}")
@@ -29,15 +34,31 @@ def convert(data: rows.DataFile, name: str) -> list[dict[str, Any]]:
         if row.record is None:
             raise errors.UserError(f"{row.refusal} (data.py check finds all such rows)")
         where = f"{data.path}:{row.line}"
+        lost = next(((key, what) for key, what in unread.keys(row.value, row.record) if key not in drop), None)
+        if lost is not None:
+            raise errors.UserError(
+                f"{where}: the key {lost[0]!r} of {lost[1]} would be lost, for nothing reads it; move it into a column "
+                f"of the row, or leave it behind by --drop {lost[0]}"
+            )
         try:
             made = _written(row.record, name)
         except LossyError as lost:
             raise errors.UserError(f"{where}: format {name!r} cannot hold {lost}; choose another format") from None
         found.append(made)
-        if not _same(made, row.record, where):
+        try:
+            same = _same(made, row.record, where)
+        except errors.UserError as bad:
+            raise errors.UserError(f"{where}: {bad}") from None
+        if not same:
             raise errors.UserError(
                 f"{where}: format {name!r} would change what this row trains; choose another format (columns: "
                 f"{', '.join(map(repr, row.value))})"
+            )
+        if preferences.recognises(made) != data.of_preferences:
+            kind = "an answer to learn from" if data.of_preferences else "a preference"
+            raise errors.UserError(
+                f"{where}: format {name!r} would make this row {kind}, by its columns "
+                f"{', '.join(map(repr, made))}; rename the column that says so, or choose another format"
             )
     return found
 
@@ -53,11 +74,12 @@ def _written(record: Record, name: str) -> dict[str, Any]:
 def _same(made: dict[str, Any], record: Record, where: str) -> bool:
     """Tells whether a row reads as the record, after a way through JSON."""
     read = preferences.from_row if isinstance(record, preferences.Preference) else records.from_row
+    told = json.loads(json.dumps(made, default=files.as_text))
     try:
-        again = read(json.loads(json.dumps(made, default=str)), where)
+        again = read(told, where)
     except errors.UserError:
         return False
-    plain = json.loads(json.dumps(record.extra, default=str))
+    plain = json.loads(json.dumps(record.extra, default=files.as_text))
     return repr(_comparable(again)) == repr(_comparable(dataclasses.replace(record, extra=plain)))
 
 
@@ -167,7 +189,7 @@ def _ranked(record: Record) -> dict[str, Any]:
     beaten = [sum(worse == n for _, worse in record.pairs) for n in range(len(record.completions))]
     order = sorted(set(beaten))
     made: dict[str, Any] = {"prompt": _side(record.prompt), "completions": [_side(one) for one in record.completions]}
-    if all(label == label for label in record.labels) and len(record.labels) > 2:
+    if all(label == label for label in record.labels):
         made["scores"] = list(record.labels)
     else:
         made["ranks"] = [order.index(count) + 1 for count in beaten]

@@ -18,11 +18,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: JSON can hold it e
 
 
 class BadRow(errors.UserError):
-    """A row that cannot be read though its file can; `rule` is the rule of `checks/` that it breaks."""
+    """A row that cannot be read though its file can; `rule` is the rule of `checks/` that it breaks.
 
-    def __init__(self, rule: str, message: str) -> None:
+    `last`: what stands behind it in the file could not be read either, and is not known.
+    """
+
+    def __init__(self, rule: str, message: str, *, last: bool = False) -> None:
         super().__init__(message)
-        self.rule = rule
+        self.rule, self.last = rule, last
 
 
 def strictly(attempts: Iterator[tuple[str, dict[str, Any] | BadRow]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -112,7 +115,10 @@ def text(path: str | Path) -> str:
     except (gzip.BadGzipFile, EOFError, zlib.error) as bad:
         raise errors.UserError(f"{path}: not a whole gzip file ({bad}); copy or download it again") from None
     start = 3 if raw.startswith(b"\xef\xbb\xbf") else 0
-    whole = _decode(raw[start:], path, 1, start)
+    try:
+        whole = _decode(raw[start:], path, 1, start)
+    except BadRow as bad_row:
+        raise BadRow(bad_row.rule, str(bad_row), last=True) from None
     if not whole.strip():
         raise errors.UserError(f"{path}: the file is empty; a data file holds at least one row")
     return whole
@@ -151,7 +157,7 @@ def write_new(path: str | Path, pieces: Iterable[str]) -> None:
 
 def refuse_taken(path: str | Path) -> None:
     """Raises a UserError where there is a file already."""
-    if Path(path).exists():
+    if os.path.lexists(path):  # a link that leads nowhere, too
         raise errors.UserError(
             f"{path}: is there already, and nothing of yours is written over; move it or name another"
         )
@@ -181,10 +187,25 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_rows(path: str | Path, values: Iterable[Any]) -> None:
-    """Writes rows as JSON Lines, whole or not at all; a file that is there is refused."""
-    write_new(path, (f"{_dumped(value)}\n" for value in values))
+    """Writes rows as JSON Lines, whole or not at all; a file that is there is refused, and a value that JSON lacks."""
+    write_new(path, (f"{_dumped(value, number)}\n" for number, value in enumerate(values, start=1)))
 
 
-def _dumped(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)  # default: dates and numbers of Parquet
-    return text if _SURROGATE.search(text) is None else json.dumps(value, default=str)
+def as_text(value: Any) -> str:
+    """Returns what JSON says of a value that it has no form for: dates and decimals of Parquet as text, no bytes."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        shown = bytes(value)[:12]
+        raise errors.UserError(f"JSON cannot hold bytes ({shown!r}); leave the column out, or make it text (base64)")
+    return str(value)
+
+
+def _dumped(value: Any, number: int) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=as_text)
+    except errors.UserError as bad:
+        raise errors.UserError(f"row {number}: {bad}") from None
+    except ValueError:
+        raise errors.UserError(
+            f"row {number}: JSON cannot hold a number that is not finite (NaN, Infinity); put null or text in its place"
+        ) from None
+    return text if _SURROGATE.search(text) is None else json.dumps(value, default=as_text)

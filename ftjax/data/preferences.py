@@ -118,7 +118,7 @@ def _openai(row: dict[str, Any], where: str) -> Preference:
     sides = [prompt_forms.turns(records.unpacked(row[name], name, where), f"{where}: {name!r}") for name in OUTPUTS]
     prompt, *sides = prompt_forms.beside(prompt, sides, OUTPUTS, where)
     return _made(
-        prompt, sides, OUTPUTS, {**row, "tools": given.get("tools")}, ("input", *OUTPUTS), where,
+        prompt, sides, OUTPUTS, {**row, "tools": given.get("tools")}, ("input", *OUTPUTS, "margin"), where,
         pairs=[(0, 1)], margins=[_margin(row, where)], labels=[1.0, 0.0],
     )  # fmt: skip
 
@@ -135,7 +135,7 @@ def _pair(row: dict[str, Any], where: str) -> Preference:
     else:
         prompt, *sides = prompt_forms.beside(prompt, sides, names, where)
     return _made(
-        prompt, sides, names, row, (*names, *used), where,
+        prompt, sides, names, row, (*names, *used, "margin"), where,
         pairs=[(0, 1)], margins=[_margin(row, where)], labels=[1.0, 0.0],
     )  # fmt: skip
 
@@ -225,7 +225,6 @@ def _made(
     prompt_forms.check(prompt, sides, names, where)
     if not isinstance(prompt, str):
         prompt = tuple(dataclasses.replace(turn, weight=0) for turn in prompt)
-    columns = ("tools", "margin", *itertools.chain(*SCORES))
     return Preference(
         prompt=prompt,
         completions=tuple(sides),  # type: ignore[arg-type]  # all of one form, as `prompt_forms` leaves them
@@ -234,7 +233,7 @@ def _made(
         labels=tuple(labels),
         tools=records.offered(row, where),
         where=where,
-        extra=records.rest(row, (*used, *columns)),
+        extra=records.rest(row, (*used, "tools")),
     )
 
 

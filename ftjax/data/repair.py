@@ -16,9 +16,12 @@ class Repaired(NamedTuple):
     values: list[Any]
     changes: dict[str, int]
     unread: list[int]
+    stopped: str | None  # why the file could not be read to its end: then there is no copy
 
     def told(self, place: Path | None) -> str:
         """Returns what was done, for the console."""
+        if self.stopped is not None:
+            return f"no copy written, which would lack all that stands behind this: {self.stopped}; mend it by hand"
         if not self.changes:
             return "nothing to fix: no rule is certain of a repair"
         made = ", ".join(f"{name} {count:,}" for name, count in self.changes.items())
@@ -43,22 +46,25 @@ def repaired(path: str, *, columns: dict[str, str] | None) -> Repaired:
     menders = [rule for rule in known if hasattr(rule.module, "repair")]
     changes: Counter[str] = Counter()
     unread, values, lines = [], [], []
-    for where, value in rows.attempts(path):
-        if isinstance(value, files.BadRow):
-            unread.append(rows.number(where))
+    for row in rows.read(path, columns=columns).rows:
+        value, refusal = row.value, row.refusal
+        if isinstance(refusal, files.BadRow):
+            if refusal.last:
+                return Repaired([], {}, [], str(refusal))
+            unread.append(row.line)
             continue
-        value = rows.renamed(value, columns) if columns else value
         for rule in menders:
             mended = rule.module.repair(value)
             if mended is not value:
                 changes[rule.name] += 1
                 value = mended
         values.append(value)
-        lines.append(rows.number(where))
+        lines.append(row.line)
+    copy = str(beside(path))  # whose values are no cells of a CSV any more
     for rule in known:
         if hasattr(rule.module, "removes"):
-            gone = set(rule.module.removes(rows.of_values(path, list(zip(lines, values, strict=True)))))
+            gone = set(rule.module.removes(rows.of_values(copy, list(zip(lines, values, strict=True)))))
             changes[rule.name] += len(gone)
             kept = [n for n, line in enumerate(lines) if line not in gone]
             values, lines = [values[n] for n in kept], [lines[n] for n in kept]
-    return Repaired(values, {name: count for name, count in changes.items() if count}, unread)
+    return Repaired(values, {name: count for name, count in changes.items() if count}, unread, None)

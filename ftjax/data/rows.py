@@ -17,7 +17,7 @@ from ftjax.data import files, preferences, records, similarity, tokens_of_rows, 
 from ftjax.data.sources import csv_file
 
 _FIRST = 100  # rows that say whether a file holds preferences: one broken row must not decide it
-_NUMBER = re.compile(r":(\d+)(?: \(data\[(\d+)\]\))?$")
+_NUMBER = re.compile(r":(\d+)(?: \((?:data\[(\d+)\]|row (\d+))\))?$")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -162,9 +162,18 @@ def attempts(path: str) -> Iterator[tuple[str, dict[str, Any] | files.BadRow]]:
 
 
 def renamed(value: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the row with the columns of the file under the names that training knows."""
+    """Returns the row with the columns of the file under the names that training knows.
+
+    A UserError says where another column has such a name already, which would be lost.
+    """
     taken = set(columns.values())
-    kept = {key: what for key, what in value.items() if key not in taken and key not in columns}
+    kept = {key: what for key, what in value.items() if key not in taken}
+    lost = next((known for known, own in columns.items() if known in kept and own in value), None)
+    if lost is not None:
+        raise errors.UserError(
+            f"columns {lost}={columns[lost]}: there is a column {lost!r} already, which would be lost; give it another "
+            f"name too, as columns old_{lost}={lost},{lost}={columns[lost]}"
+        )
     return {**{known: value[own] for known, own in columns.items() if own in value}, **kept}
 
 
@@ -180,11 +189,11 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def number(where: str) -> int:
-    """Returns the line (or number of the row) of a place; of {"data": [...]} the position in the list, from 1."""
+    """Returns the line of a place, or the number of the row, from 1, where several rows share a line."""
     match = _NUMBER.search(where)
     if match is None:
         return 1
-    return int(match[2]) + 1 if match[2] else int(match[1])
+    return int(match[2]) + 1 if match[2] else int(match[3] or match[1])
 
 
 def _row(

@@ -1,12 +1,14 @@
 """Who may come in: names and tokens, and which requests are a page of ours rather than of somebody else.
 
-On loopback a name is enough. Elsewhere a token is: one for all (`shared`), or one for each rater (`join`). The
-page sends the token that it was given in a header of every request, never in a cookie, so another site that is open in
-the same browser can do nothing in a rater's name. `Guard` refuses a Host that is not ours (DNS rebinding), and requests
-that another origin makes.
+On loopback a name is enough. Elsewhere a token is: one for all (`shared`), or one for each rater (`link`). Whoever has
+come in by a name gets a token of the visit, which is worth something as long as the doors are those that it was made
+at: a server that is started again with others asks anew. The page sends the token that it was given in a header of
+every request, never in a cookie, so another site that is open in the same browser can do nothing in a rater's name.
+`Guard` refuses a Host that is not ours (DNS rebinding), and requests that another origin makes.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+import dataclasses
 import hashlib
 import hmac
 import ipaddress
@@ -19,6 +21,7 @@ import unicodedata
 import urllib.parse
 
 from ftjax import errors
+from ftjax.people import addresses
 from ftjax.people import store as people_store
 
 LARGEST = 4_000_000  # bytes of a request
@@ -46,48 +49,88 @@ class Refused(errors.UserError):
     """A rater who may not come in."""
 
 
-def enter(
-    store: people_store.Store, *, name: str, token: str, shared: str | None, everybody: bool
-) -> tuple[str, str]:  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class Doors:
+    """Who may come in: everybody by name (loopback), or whoever has the token of all, and raters by links of their own.
+
+    `linked` are the raters who come in by their link alone, `names` those of hosts that the page is asked for under.
+    """
+
+    everybody: bool
+    shared: str | None = None
+    linked: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset({"localhost"})
+
+
+def opened(
+    store: people_store.Store, names: Sequence[str], *, shared: str | None, host: str, listener: socket.socket
+) -> tuple[Doors, list[str]]:
+    """Returns the doors of a page and the addresses that are handed out, a line each.
+
+    Each of `names` comes in by a link with a token of their own, anybody by the one with the token `shared`; where
+    there is neither, everybody by name who is on this machine.
+    """
+    base = addresses.address(listener)
+    lines = [f"{name}: {base}#token={link(store, name, secrets.token_urlsafe(24))}" for name in names]
+    if shared is not None or not names:
+        quoted = "" if shared is None else f"#token={urllib.parse.quote(shared, safe='', errors='replace')}"
+        lines.append(base + quoted)
+    doors = Doors(
+        everybody=is_loopback(host) and shared is None and not names,
+        shared=shared,
+        linked=frozenset(_as_known(store, name) for name in names),
+        names=addresses.own_names(host, base),
+    )
+    return doors, lines
+
+
+def enter(store: people_store.Store, doors: Doors, *, name: str, token: str) -> tuple[str, str]:
     """Returns the rater's name and the token of this visit.
 
-    A token that was made for a rater brings the name. With `shared` the name and that token are needed; with
-    `everybody` (loopback) the name alone, unless it is one that a token was made for.
+    A token that was made for a rater brings the name. Else a name is needed that no link was made for, and where not
+    everybody may come in the token of all beside it.
     """
     if token:
-        known = whose(store, token)
+        known = whose(store, doors, token)
         if known is not None:
             return known, token
-        if shared is None or not hmac.compare_digest(_hash(token), _hash(shared)):
+        if doors.shared is None or not hmac.compare_digest(_hash(token), _hash(doors.shared)):
             raise Refused("this token opens nothing; ask for the link once more")
-    elif not everybody:
+    elif not doors.everybody:
         raise Refused("a token is needed here; open the link that you were given")
+    name = rater_name(name)
+    if _by_link_alone(store, doors, _as_known(store, name)):
+        raise Refused(f"{_as_known(store, name)} comes in by a link with a token; open it, or choose another name")
+    name, made = join(store, name), secrets.token_urlsafe(24)
+    _keep(store, name, _of_visit(doors, made), linked=False)
+    return name, made
+
+
+def join(store: people_store.Store, name: str) -> str:
+    """Returns the name of a rater, who is added where it is new."""
     name = _as_known(store, rater_name(name))
-    if _has_link(store, name):
-        raise Refused(f"{name} comes in by a link with a token; open it, or choose another name")
-    return name, join(store, name)
-
-
-def join(store: people_store.Store, name: str, token: str | None = None) -> str:
-    """Returns a token of a rater, who is added where the name is new: a new one for a visit, or the one that is given.
-
-    A given one is a link that was handed out; from then on the name cannot be entered without one. The file holds
-    hashes of tokens, never tokens.
-    """
-    name = _as_known(store, rater_name(name))
-    made = secrets.token_urlsafe(24) if token is None else token
     with store.writing() as connection:
         connection.execute("INSERT OR IGNORE INTO raters VALUES (?, ?)", (name, store.clock()))
-        values = (_hash(made), name, int(token is not None))
-        connection.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", values)
-    return made
+    return name
 
 
-def whose(store: people_store.Store, token: str) -> str | None:
-    """Returns the rater of a token, or None."""
+def link(store: people_store.Store, name: str, token: str) -> str:
+    """Returns the token, which from now on is a rater's own: the file holds hashes of tokens, never tokens."""
+    _keep(store, join(store, name), _hash(token), linked=True)
+    return token
+
+
+def whose(store: people_store.Store, doors: Doors, token: str) -> str | None:
+    """Returns the rater of a token that opens one of these doors, or None."""
     with store.reading() as connection:
-        found = connection.execute("SELECT rater FROM tokens WHERE hash = ?", (_hash(token),)).fetchone()
-    return None if found is None else found[0]
+        sought = "SELECT rater FROM tokens WHERE hash = ? AND named = ?"
+        linked = connection.execute(sought, (_hash(token), 1)).fetchone()
+        visiting = connection.execute(sought, (_of_visit(doors, token), 0)).fetchone()
+    if linked is not None and (doors.everybody or linked[0] in doors.linked):
+        return str(linked[0])
+    if visiting is not None and not _by_link_alone(store, doors, visiting[0]):
+        return str(visiting[0])
+    return None
 
 
 def raters(store: people_store.Store) -> list[str]:
@@ -114,9 +157,24 @@ def _as_known(store: people_store.Store, name: str) -> str:
     return next((known for known in raters(store) if known.casefold() == name.casefold()), name)
 
 
-def _has_link(store: people_store.Store, name: str) -> bool:
+def _by_link_alone(store: people_store.Store, doors: Doors, name: str) -> bool:
+    """Tells whether a name comes in by its link alone: where that opens a door, nobody else is to come in by name."""
+    if not doors.everybody:
+        return name in doors.linked
     with store.reading() as connection:
         return bool(connection.execute("SELECT 1 FROM tokens WHERE rater = ? AND named", (name,)).fetchone())
+
+
+def _keep(store: people_store.Store, name: str, hashed: str, *, linked: bool) -> None:
+    with store.writing() as connection:
+        connection.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", (hashed, name, int(linked)))
+
+
+def _of_visit(doors: Doors, token: str) -> str:
+    """Returns what is kept of a visit: the door is in the hash, so at another one its token is unknown."""
+    by_name = "everybody" if doors.everybody else "nobody"
+    door = by_name if doors.shared is None else f"token {_hash(doors.shared)}"
+    return _hash(f"{door}\0{token}")
 
 
 def _hash(token: str) -> str:
@@ -188,8 +246,3 @@ class Guard:
         except ValueError:
             return name.lower() in self.names
         return True
-
-
-def own_names(host: str) -> frozenset[str]:
-    """Returns the names under which a server that listens on `host` is reached."""
-    return frozenset({"localhost", socket.gethostname().lower(), host.lower()})

@@ -19,10 +19,12 @@ from ftjax.people.kinds import review as kind
 QUESTION = "row"
 SEED = 0  # of the hash that chooses rows for second opinions
 UNDECIDED = ("keep", "drop")
+FEW = 10  # lines that are named one by one
 
 
 class Decision(NamedTuple):
-    """What was decided of a row: accept, edit or reject; "open" without an answer, "conflict" where two differ.
+    """What was decided of a row: accept, edit or reject; "open" without an answer, "conflict" where two differ,
+    "unreadable" where the line holds no row.
 
     `row` is what the row became, None where it is left out; `by` are those whose answers say so.
     """
@@ -97,9 +99,10 @@ def campaign(
         if one["line"] is not None:
             of_lines.setdefault(one["line"], []).append(dict(one))
     whole = tuple(f"{one['rule']} ({one['severity']}): {one['message']}" for one in findings if one["line"] is None)
-    unread = sum(isinstance(row.refusal, files.BadRow) for row in data.rows)
+    unread = unreadable(data)
     if unread:
-        whole = (f"{unread:,} lines cannot be read and are not shown.", *whole)
+        places = _few([str(row.line) for row in unread])
+        whole = (f"{len(unread):,} lines cannot be read and are not shown: {places}.", *whole)
     numbered = enumerate(data.rows, start=1)
     return server.Campaign(
         title=f"Review of {Path(data.path).name}",
@@ -122,6 +125,8 @@ def flags(path: str, data: rows.DataFile) -> list[dict[str, Any]]:
             {name: one[name] for name in ("rule", "severity", "line", "message", "suggestion")}
             for one in told["findings"]
         ]
+        if bad := [one for one in found if not all(isinstance(value, str | int | None) for value in one.values())]:
+            raise TypeError(bad[0])
         count = told["rows"]
     except (ValueError, KeyError, TypeError) as bad:
         if isinstance(bad, errors.UserError):
@@ -133,16 +138,23 @@ def flags(path: str, data: rows.DataFile) -> list[dict[str, Any]]:
 
 
 def decided(data: rows.DataFile, store: people_store.Store) -> list[Decision]:
-    """Returns what was decided of each row that can be read, in their order."""
+    """Returns what was decided of each row, in their order."""
     given: dict[str, list[people_store.Answer]] = {}
     for answer in store.standing():
         if answer.counts:
             given.setdefault(answer.item, []).append(answer)
     found = []
     for number, row in enumerate(data.rows, start=1):
-        if not isinstance(row.refusal, files.BadRow):
+        if isinstance(row.refusal, files.BadRow):
+            found.append(Decision(row.line, "unreadable", None, (), ()))
+        else:
             found.append(_decision(row, tuple(given.get(str(number), ()))))
     return found
+
+
+def unreadable(data: rows.DataFile) -> list[rows.Row]:
+    """Returns the lines that hold no row, on which nobody can decide."""
+    return [row for row in data.rows if isinstance(row.refusal, files.BadRow)]
 
 
 def _decision(row: rows.Row, answers: tuple[people_store.Answer, ...]) -> Decision:
@@ -160,7 +172,7 @@ def _decision(row: rows.Row, answers: tuple[people_store.Answer, ...]) -> Decisi
 
 def kept(decisions: Sequence[Decision], *, undecided: str | None) -> list[Any]:
     """Returns the rows of the reviewed file. `undecided` says what becomes of rows that are open or in conflict;
-    without it they are refused."""
+    without it they are refused, and so are lines that hold no row, which can only be left out."""
     if undecided is not None and undecided not in UNDECIDED:
         raise errors.UserError(f"--undecided {undecided}: is none of {', '.join(UNDECIDED)}")
     left = counts(decisions)
@@ -168,6 +180,12 @@ def kept(decisions: Sequence[Decision], *, undecided: str | None) -> list[Any]:
         raise errors.UserError(
             f"{left['open']:,} rows have no answer and {left['conflict']:,} are in conflict; go on with the review, or "
             "give --undecided keep (as they are) or --undecided drop"
+        )
+    lost = [str(one.line) for one in decisions if one.decision == "unreadable"]
+    if undecided is None and lost:
+        raise errors.UserError(
+            f"{len(lost):,} lines hold no row that can be read, so they cannot be in the export: {_few(lost)}; "
+            "give --undecided keep or --undecided drop, and it is made without them (data.py check says what is wrong)"
         )
     found = [one.row for one in decisions if _stays(one, undecided)]
     if not found:
@@ -177,7 +195,7 @@ def kept(decisions: Sequence[Decision], *, undecided: str | None) -> list[Any]:
 
 def counts(decisions: Sequence[Decision]) -> dict[str, int]:
     """Returns how many rows were decided how."""
-    found = dict.fromkeys(("accept", "edit", "reject", "open", "conflict"), 0)
+    found = dict.fromkeys(("accept", "edit", "reject", "open", "conflict", "unreadable"), 0)
     for one in decisions:
         found[one.decision] += 1
     return found
@@ -189,7 +207,10 @@ def note(decisions: Sequence[Decision]) -> str:
     for one in decisions:
         for rater in one.by:
             names[rater] = names.get(rater, 0) + 1
-    said = {"accept": "accepted", "edit": "edited", "reject": "rejected", "open": "open", "conflict": "in conflict"}
+    said = {
+        "accept": "accepted", "edit": "edited", "reject": "rejected", "open": "open", "conflict": "in conflict",
+        "unreadable": "left out as unreadable",
+    }  # fmt: skip
     parts = ", ".join(f"{count:,} {said[name]}" for name, count in counts(decisions).items() if count)
     return f"reviewed: {parts}; by {', '.join(f'{name} ({count:,})' for name, count in names.items()) or 'nobody'}"
 
@@ -213,6 +234,12 @@ def told(decisions: Sequence[Decision], *, undecided: str | None) -> list[dict[s
         place = {"line": one.line, "written": written if stays else None}
         found.append({**place, "decision": one.decision, "by": list(one.by), "answers": answers})
     return found
+
+
+def _few(names: Sequence[str]) -> str:
+    """Returns the first names, and how many there are besides."""
+    rest = f" and {len(names) - FEW:,} more" if len(names) > FEW else ""
+    return f"{', '.join(names[:FEW])}{rest}"
 
 
 def _stays(one: Decision, undecided: str | None) -> bool:

@@ -17,19 +17,20 @@ the page as text; the assets are files of `pages/`, and nothing is loaded from e
     POST /api/conflicts/settle    {"item", "answer" (or "take": the number of one of the answers), "key"}
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
-import importlib
 import json
 from pathlib import Path
-import secrets
+import re
+import signal
 import socket
 import sqlite3
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ftjax import errors, lookup
-from ftjax.people import agreement, assign, doors
+from ftjax.people import addresses, agreement, assign, doors
 from ftjax.people import store as people_store
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 PAGES = Path(__file__).parent / "pages"
+_PLACE = re.compile("[0-9]{1,15}")  # SQLite's numbers have 64 bits
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -65,18 +67,9 @@ class Campaign:
     lease: float = assign.LEASE
 
 
-@dataclasses.dataclass(frozen=True)
-class Doors:
-    """Who may come in: everybody by name (loopback), or with a token of all, or only raters who have tokens."""
-
-    everybody: bool
-    shared: str | None = None
-    names: frozenset[str] = frozenset({"localhost"})
-
-
-def app(campaign: Campaign, entrance: Doors) -> doors.Guard:
+def app(campaign: Campaign, entrance: doors.Doors) -> doors.Guard:
     """Returns the ASGI application, behind its guard."""
-    _installed()
+    addresses.installed()
     from starlette.applications import Starlette
     from starlette.responses import Response
     from starlette.routing import Route
@@ -102,53 +95,7 @@ def app(campaign: Campaign, entrance: Doors) -> doors.Guard:
     return doors.Guard(Starlette(routes=routes), names=entrance.names)  # outermost: its headers are on errors too
 
 
-def _installed() -> None:
-    """Raises a UserError where a package that serves pages is missing."""
-    for name in ("starlette", "uvicorn"):
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            raise errors.UserError(
-                f"a page needs the package {name}; install it: pip install 'ftjax[people]'"
-            ) from None
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Returns a listening socket; port 0 takes a free one. A UserError says why it cannot be, or which package that
-    serves pages is missing: a command listens first, before work that would be wasted."""
-    _installed()
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as bad:
-        raise errors.UserError(
-            f"{host}:{port}: nothing can listen there ({bad.strerror or bad}); name another port, or 0 for a free one"
-        ) from None
-
-
-def address(listener: socket.socket) -> str:
-    """Returns the address of the page."""
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-
-
-def open_doors(
-    store: people_store.Store, names: Sequence[str], *, shared: str | None, host: str, listener: socket.socket
-) -> tuple[Doors, list[str]]:
-    """Returns the doors of a page and the addresses that are handed out, a line each.
-
-    Each of `names` comes in by a link with a token of their own, anybody by the one with the token `shared`; where
-    there is neither, everybody by name who is on this machine.
-    """
-    base = address(listener)
-    lines = [f"{name}: {base}#token={doors.join(store, name, secrets.token_urlsafe(24))}" for name in names]
-    if shared is not None or not names:
-        lines.append(base if shared is None else f"{base}#token={shared}")
-    everybody = doors.is_loopback(host) and shared is None and not names
-    return Doors(everybody=everybody, shared=shared, names=doors.own_names(host)), lines
-
-
-def serve(campaign: Campaign, entrance: Doors, listener: socket.socket) -> None:
+def serve(campaign: Campaign, entrance: doors.Doors, listener: socket.socket) -> None:
     """Serves until Ctrl-C or SIGTERM; requests that were begun are finished."""
     served = app(campaign, entrance)
     import uvicorn
@@ -157,14 +104,37 @@ def serve(campaign: Campaign, entrance: Doors, listener: socket.socket) -> None:
         served, log_level="warning", access_log=False, ws="none", lifespan="off", server_header=False,
         timeout_graceful_shutdown=3,
     )  # fmt: skip
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt), interruptible():
+        uvicorn.Server(config).run(sockets=[listener])  # it raises the signal that ended it once more
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Returns a context in which SIGTERM, and the end of the terminal, are as Ctrl-C: they raise a KeyboardInterrupt,
+    so what is open is closed. What was told to outlive its terminal (nohup) still does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets signals
+        return
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupted)}
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
+        # By way of SIGTERM, which the server that runs then takes in its own way.
+        before[hangup] = signal.signal(hangup, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Desk:
     """What is done for a rater, request by request: JSON-ready values in and out."""
 
-    def __init__(self, campaign: Campaign, entrance: Doors) -> None:
+    def __init__(self, campaign: Campaign, entrance: doors.Doors) -> None:
         self.campaign, self.store, self.entrance = campaign, campaign.store, entrance
         self.asked = campaign.store.questions()
         self.kinds = {name: lookup.module("ftjax.people.kinds", one.kind) for name, one in self.asked.items()}
@@ -172,10 +142,7 @@ class _Desk:
     def enter(self, rater: str, given: Mapping[str, Any]) -> dict[str, Any]:
         del rater
         name, token = _text(given, "name", ""), _text(given, "token", "")
-        entrance = self.entrance
-        name, token = doors.enter(
-            self.store, name=name, token=token, shared=entrance.shared, everybody=entrance.everybody
-        )
+        name, token = doors.enter(self.store, self.entrance, name=name, token=token)
         self.campaign.joined()
         return {"name": name, "token": token}
 
@@ -204,7 +171,7 @@ class _Desk:
         }
 
     def item(self, rater: str, given: Mapping[str, str]) -> dict[str, Any]:
-        item = self.store.item(given["item"])
+        item = self.store.item(_text(given, "item"))
         return {"item": self._shown(item, rater), **self._progress(rater)}
 
     def lease(self, rater: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,17 +218,19 @@ class _Desk:
         item = self.store.item(last.item)
         shown = self.kinds[item.question].shown(item, self.asked[item.question], rater, last.body)
         told = {**self._shown(item, rater), "shown": shown}
-        return {"item": told, "undone": last.body, "settled": last.settles, **self._progress(rater)}
+        return {"item": told, "undone": self._told(item, last.body), "settled": last.settles, **self._progress(rater)}
 
     def found(self, rater: str, given: Mapping[str, str]) -> dict[str, Any]:
         only = given.get("only", "all")
         if only not in ("all", "open", "mine", "skipped", "todo", "flagged"):
             raise errors.UserError(f"only={only}: is none of all, open, mine, skipped, todo, flagged")
         after = given.get("after", "0")
+        if not _PLACE.fullmatch(after):
+            raise errors.UserError(f"after={after[:40]}: is no place in a list; give a number from 0 to {10**15 - 1}")
         among = list(self.campaign.flagged) if only == "flagged" else None
         lines, total = assign.find(
             self.store, rater, text=given.get("text", ""), only="all" if among is not None else only, among=among,
-            after=int(after) if after.isdigit() else 0,
+            after=int(after),
         )  # fmt: skip
         told = [
             {
@@ -297,7 +266,7 @@ class _Desk:
             {
                 "number": one.number,
                 "rater": one.rater,
-                "answer": one.body,
+                "answer": self._told(item, one.body),
                 "shown": kind.shown(item, question, rater, one.body),
                 "settles": one.settles,
             }
@@ -310,6 +279,10 @@ class _Desk:
         given = [one.body for one in self.store.standing(item) if one.rater == rater and not one.settles]
         return given[-1] if given else None
 
+    def _told(self, item: people_store.Item, answer: dict[str, Any] | None) -> dict[str, Any] | None:
+        told = getattr(self.kinds[item.question], "told", None)
+        return answer if told is None or answer is None else told(answer)
+
     def _shown(self, item: people_store.Item, rater: str) -> dict[str, Any]:
         mine = self._mine(item.id, rater)
         question = self.asked[item.question]
@@ -318,7 +291,7 @@ class _Desk:
             "kind": question.kind,
             "setting": question.setting,
             "shown": self.kinds[item.question].shown(item, question, rater, mine),
-            "mine": mine,
+            "mine": self._told(item, mine),
             "details": self.campaign.details(item),
         }
 
@@ -335,13 +308,16 @@ def _text(given: Mapping[str, Any], name: str, default: str | None = None) -> st
     value = given.get(name, default)
     if not isinstance(value, str) or len(value) > 1000:
         raise errors.UserError(f"{name!r} must be a text")
+    if people_store.whole(value) != value:
+        raise errors.UserError(f"{name!r} holds half a character, {value[:40]!r}; it cannot be kept")
     return value
 
 
 def _json(value: Any, status: int = 200) -> "Response":
     from starlette.responses import Response
 
-    return Response(json.dumps(value), status, media_type="application/json")  # ASCII: half characters travel too
+    text = json.dumps(value, allow_nan=False)  # ASCII, so half characters travel; of NaN a browser would read nothing
+    return Response(text, status, media_type="application/json")
 
 
 def _asset(name: str) -> Callable[["Request"], "Response"]:
@@ -378,12 +354,14 @@ def _post(do: Callable[[str, Mapping[str, Any]], Any], desk: _Desk, *, known: bo
 def _done(do: Callable[[str], Any], request: "Request", desk: _Desk, *, known: bool) -> "Response":
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     try:
-        rater = doors.whose(desk.store, token) if scheme.lower() == "bearer" else None
+        rater = doors.whose(desk.store, desk.entrance, token) if scheme.lower() == "bearer" else None
         if known and rater is None:
-            return _json({"error": "who are you? enter your name again"}, 401)
+            return _json({"error": "who are you? enter your name again, or open the link that you were given"}, 401)
         return _json(do(rater or ""))
     except doors.Refused as refusal:
         return _json({"error": str(refusal)}, 401)
+    except people_store.Taken as taken:
+        return _json({"error": str(taken)}, 409)
     except errors.UserError as mistake:
         return _json({"error": str(mistake)}, 400)
     except sqlite3.OperationalError as bad:  # another process holds the file, or the disk is full: nothing was kept

@@ -18,41 +18,12 @@ import time
 from typing import Any
 
 from ftjax import errors
+from ftjax.people import schema
 
 FORMAT = 1
 PATIENCE = 20.0  # seconds that a call waits for another process to finish its transaction
 
-_TABLES = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE questions (id TEXT PRIMARY KEY, kind TEXT NOT NULL, setting TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE items (
-  id TEXT NOT NULL UNIQUE, place INTEGER PRIMARY KEY, question TEXT NOT NULL REFERENCES questions,
-  payload TEXT NOT NULL, search TEXT NOT NULL, wanted INTEGER NOT NULL, counted INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX open_items ON items (place) WHERE counted < wanted;
-CREATE INDEX counts_of_items ON items (counted, wanted);
-CREATE TABLE raters (name TEXT PRIMARY KEY, joined REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE tokens (hash TEXT PRIMARY KEY, rater TEXT NOT NULL REFERENCES raters, named INTEGER NOT NULL)
-  WITHOUT ROWID;
-CREATE TABLE answers (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT NOT NULL REFERENCES items (id),
-  rater TEXT NOT NULL REFERENCES raters, body TEXT, counts INTEGER NOT NULL, settles INTEGER NOT NULL,
-  supersedes INTEGER REFERENCES answers, undoes INTEGER REFERENCES answers, time REAL NOT NULL, key TEXT UNIQUE);
-CREATE INDEX answers_of_raters ON answers (rater, number);
-CREATE INDEX answers_to_items ON answers (item, number);
-CREATE TABLE standing (
-  item TEXT NOT NULL, rater TEXT NOT NULL, settles INTEGER NOT NULL, number INTEGER NOT NULL REFERENCES answers,
-  PRIMARY KEY (item, rater, settles)) WITHOUT ROWID;
-CREATE INDEX standing_of_raters ON standing (rater, item);
-CREATE VIEW given AS
-  SELECT s.item, s.rater, a.number, a.body, a.counts FROM standing s JOIN answers a ON a.number = s.number
-  WHERE s.settles = 0 AND a.body IS NOT NULL;
-CREATE TABLE leases (item TEXT NOT NULL, rater TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (item, rater))
-  WITHOUT ROWID;
-CREATE TABLE seen (item TEXT NOT NULL, rater TEXT NOT NULL, time REAL NOT NULL, PRIMARY KEY (item, rater))
-  WITHOUT ROWID;
-CREATE TRIGGER answers_stay BEFORE UPDATE ON answers BEGIN SELECT RAISE(ABORT, 'answers are only added'); END;
-CREATE TRIGGER answers_remain BEFORE DELETE ON answers BEGIN SELECT RAISE(ABORT, 'answers are only added'); END;
-"""
+_TAKEN = "this submission has the key of another one, so it is not kept; reload the page and send it again"
 _COLUMNS = "a.number, a.item, a.rater, a.body, a.counts, a.settles, a.supersedes, a.undoes, a.time"
 
 
@@ -96,6 +67,10 @@ class Answer:
     time: float
 
 
+class Taken(errors.UserError):
+    """A submission under the key of another one, which is not kept."""
+
+
 class Store:
     """The open file. Close it, or use it as a context."""
 
@@ -113,8 +88,8 @@ class Store:
             for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 self._connection.execute(f"PRAGMA {setting}")
             with self.writing() as connection:
-                if not _tables(connection):
-                    for statement in _statements(_TABLES):
+                if not schema.names(connection):
+                    for statement in schema.statements():
                         connection.execute(statement)
                     about = {"format": FORMAT, "id": secrets.token_hex(8)}
                     connection.executemany(
@@ -136,10 +111,12 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Closes the file; what was acknowledged is in it."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Closes the file when no thread is at it; what was acknowledged is in it, and the last to close leaves nothing
+        beside it."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -162,7 +139,7 @@ class Store:
 
     def _check(self) -> None:
         with self.reading() as connection:
-            tables = _tables(connection)
+            tables = schema.names(connection)
             if tables and "about" not in tables:
                 raise errors.UserError(f"{self.path}: is a database of something else; move it away, or name another")
             found = connection.execute("SELECT value FROM about WHERE name = 'format'").fetchone() if tables else None
@@ -214,14 +191,17 @@ class Store:
     ) -> Answer:
         """Returns the answer as it is kept, on the disk, in the place of the rater's earlier one to the item.
 
-        `key` names the submission: sent again, after an acknowledgement that was lost, it is the same answer. A
-        UserError says that the rater has seen what others say and so cannot answer blind.
+        `key` names the submission: sent again, after an acknowledgement that was lost, it is the same answer, and
+        anything else under it is Taken. A UserError says that the rater has seen what others say and so cannot answer
+        blind.
         """
         with self.writing() as connection:
-            if key is not None:
-                found = connection.execute(f"SELECT {_COLUMNS} FROM answers a WHERE key = ?", (key,)).fetchone()
-                if found is not None:
-                    return _answer(found)
+            found = _submitted(connection, key)
+            if found is not None:
+                same = (found.item, found.rater, found.settles, found.undoes) == (item, rater, settles, None)
+                if not same or _dumped(found.body) != _dumped(body):
+                    raise Taken(_TAKEN)
+                return found
             if not settles:
                 _refuse_seen(connection, item, rater)
             before = _standing(connection, item, rater, settles)
@@ -235,12 +215,12 @@ class Store:
         What stood before it stands again. History keeps both. `key` is that of `answer`.
         """
         with self.writing() as connection:
-            if key is not None:
-                again = connection.execute(
-                    f"SELECT {_COLUMNS} FROM answers a JOIN answers b ON b.undoes = a.number WHERE b.key = ?", (key,)
-                ).fetchone()
-                if again is not None:
-                    return _answer(again)
+            done = _submitted(connection, key)
+            if done is not None:
+                if done.undoes is None or done.rater != rater:
+                    raise Taken(_TAKEN)
+                again = f"SELECT {_COLUMNS} FROM answers a WHERE number = ?"
+                return _answer(connection.execute(again, (done.undoes,)).fetchone())
             found = connection.execute(
                 f"SELECT {_COLUMNS} FROM answers a WHERE rater = ? AND undoes IS NULL "
                 "AND NOT EXISTS (SELECT 1 FROM answers b WHERE b.undoes = a.number) ORDER BY number DESC LIMIT 1",
@@ -351,6 +331,12 @@ def _added(
     return Answer(number, item, rater, body, counts, settles, supersedes, undoes, now)
 
 
+def _submitted(connection: sqlite3.Connection, key: str | None) -> Answer | None:
+    """Returns what was kept under a key, or None."""
+    found = connection.execute(f"SELECT {_COLUMNS} FROM answers a WHERE key = ?", (key,)).fetchone()
+    return None if found is None else _answer(found)
+
+
 def _refuse_seen(connection: sqlite3.Connection, item: str, rater: str) -> None:
     if connection.execute("SELECT 1 FROM seen WHERE item = ? AND rater = ?", (item, rater)).fetchone():
         raise errors.UserError(
@@ -372,24 +358,15 @@ def _answer(row: tuple[Any, ...]) -> Answer:
     return Answer(number, item, rater, text, bool(counts), bool(settles), supersedes, undoes, when)
 
 
-def _tables(connection: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-
-
-def _statements(text: str) -> Iterator[str]:
-    """Yields the statements of a script, which `executescript` would run outside of the transaction."""
-    statement = ""
-    for line in text.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
 def _dumped(value: Any) -> str:
     return json.dumps(value, default=str)  # ASCII: half a character is kept as it is, which UTF-8 cannot hold
 
 
 def searchable(text: str) -> str:
     """Returns a text as items are found by it: without case, and without half characters, which SQLite cannot hold."""
-    return text.encode("utf-8", "replace").decode("utf-8").casefold()
+    return whole(text).casefold()
+
+
+def whole(text: str) -> str:
+    """Returns a text with "?" in the place of half characters."""
+    return text.encode("utf-8", "replace").decode("utf-8")

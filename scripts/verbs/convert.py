@@ -10,6 +10,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, metavar="FORMAT", help="messages, openai, sharegpt, alpaca, question, "
                         "completion, text; trl, openai-pairs, ranked, labelled")  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="the file to write")
+    parser.add_argument("--drop", default="", metavar="KEY,...", help="keys inside of messages that may be left behind")
     parser.add_argument("--columns", help="names of columns, as prompt=question,completion=reply")
 
 
@@ -21,6 +22,6 @@ def run(arguments: argparse.Namespace) -> None:
     _written.free(arguments.out)
     columns = rows.parse_columns(arguments.columns) if arguments.columns else None
     data = rows.read(arguments.file, columns=columns)
-    values = convert.convert(data, arguments.to)
+    values = convert.convert(data, arguments.to, drop=[key.strip() for key in arguments.drop.split(",")])
     note = f"converted to {arguments.to}"
     _written.write(arguments.out, values, kind=_written.kind_of(data), parents=[arguments.file], note=note)

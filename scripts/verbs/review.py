@@ -20,7 +20,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token", nargs="?", const="", metavar="SECRET", help="needed to come in (none given: made)")
     parser.add_argument("--reviewers", metavar="NAME,...", help="only these, each by a link of their own")
     parser.add_argument("--export", type=Path, metavar="OUT.jsonl", help="serve nothing; write the reviewed file")
-    parser.add_argument("--undecided", choices=("keep", "drop"), help="of --export: rows that nobody has decided")
+    parser.add_argument("--undecided", choices=("keep", "drop"), help="of --export: rows that nobody has decided on")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -54,11 +54,16 @@ def _export(arguments: argparse.Namespace, columns: dict[str, str] | None) -> No
     _written.write(arguments.export, values, kind=kind, parents=[arguments.file], note=note)
     print(f"written: {beside} (who decided what)")
     print(note)
+    unreadable = review.unreadable(data)
+    for row in unreadable[: review.FEW]:
+        print(f"left out: {row.refusal}")
+    if len(unreadable) > review.FEW:
+        print(f"left out: {len(unreadable) - review.FEW:,} lines more; {beside} names them all")
 
 
 def _serve(arguments: argparse.Namespace, columns: dict[str, str] | None) -> None:
     from ftjax.data import check, files, rows
-    from ftjax.people import doors, review, server
+    from ftjax.people import addresses, doors, review, server
     from scripts.verbs import _progress
 
     names = doors.named(arguments.reviewers)
@@ -68,8 +73,9 @@ def _serve(arguments: argparse.Namespace, columns: dict[str, str] | None) -> Non
         )
     guidelines = files.text(arguments.guidelines) if arguments.guidelines else ""
     with contextlib.ExitStack() as held:
+        held.enter_context(server.interruptible())
         # Before the work, which a taken port or a missing package would waste.
-        listener = held.enter_context(server.listen(arguments.host, arguments.port))
+        listener = held.enter_context(addresses.listen(arguments.host, arguments.port))
         with _progress.bar(quiet=False) as tell:
             data = rows.read(arguments.file, columns=columns, progress=tell.row)
             findings = review.flags(arguments.flags, data) if arguments.flags else None
@@ -78,7 +84,7 @@ def _serve(arguments: argparse.Namespace, columns: dict[str, str] | None) -> Non
                 findings = [one.as_dict() for one in check.run(data, progress=tell.rule).findings]
         page = review.campaign(data, store, findings=findings, guidelines=guidelines)
         shared = secrets.token_urlsafe(24) if arguments.token == "" else arguments.token
-        entrance, lines = server.open_doors(store, names, shared=shared, host=arguments.host, listener=listener)
+        entrance, lines = doors.opened(store, names, shared=shared, host=arguments.host, listener=listener)
         print(*lines, sep="\n")
         print(f"answers are kept in {store.path}; Ctrl-C stops, the same command goes on", flush=True)
         server.serve(page, entrance, listener)

@@ -205,6 +205,52 @@ def test_a_link_brings_its_reviewer_in_and_leaves_no_token_in_the_address(browse
     assert one.decisions() == []
 
 
+def test_who_is_let_in_by_a_link_from_now_on_loses_nothing_that_was_begun(browser, reviewed):
+    one = reviewed([chat("Question?", "Answer."), chat("Other?", "Other.")])
+    anna, eve = (browser.window(one.server.address) for _ in range(2))
+    for page, name in ((anna, "Anna"), (eve, "Eve")):
+        enter(page, name)
+        press(page, "c")
+        page.keyboard.type(f"what {name} thinks")
+        press(page, "Escape")
+    one.server.stop()
+    one.server.words += ("--reviewers", "Anna")
+    one.server.start()
+    for page in (anna, eve):
+        press(page, "a")
+        page.wait_for_selector("text=who are you? enter your name again, or open the link that you were given")
+    assert one.decisions() == []
+    anna.goto(one.server.address)  # the same tab
+    assert line(anna, 1) == 1
+    assert anna.input_value("#comment") == "what Anna thinks"
+    press(anna, "a")
+    anna.wait_for_selector("text=Nothing is left for you")  # the other row is Eve's for a quarter of an hour
+    assert one.decisions() == [("1", "Anna", "accept")]
+
+
+def test_a_row_that_holds_nan_is_edited_taken_back_and_shown_again(browser, reviewed):
+    one = reviewed([{**chat("Question?", "Answer."), "loss": float("nan")}, chat("Other?", "Other.")])
+    page = browser.window(one.server.address)
+    enter(page, "Anna")
+    press(page, "e")
+    page.keyboard.type(" And more")
+    press(page, "Control+Enter")
+    line(page, 2)
+    press(page, "u")
+    line(page, 1)
+    assert page.input_value(".answer textarea") == "Answer. And more"
+    assert page.text_content(".fact") == "loss NaN"
+    press(page, "Control+Enter")
+    line(page, 2)
+    page.reload()
+    assert line(page, 2) == 2
+    press(page, "Alt+2")
+    page.click(".lines button >> nth=0")
+    assert line(page, 1) == 1
+    [(_, _, body)] = one.standing()
+    assert json.dumps(body["row"]) == json.dumps({**chat("Question?", "Answer. And more"), "loss": float("nan")})
+
+
 def test_a_pair_of_preferences_is_shown_side_by_side_and_edited(browser, reviewed):
     row = {"prompt": "Say something kind.", "chosen": "You are kind.", "rejected": "Kind.", "margin": 0.25}
     one = reviewed([row, row])

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from ftjax.data import records, sources
+from ftjax.data import records, rows, sources
 
 NAMES = [entry.name for entry in pkgutil.iter_modules(sources.__path__)]
 ROWS = [
@@ -85,7 +85,9 @@ def test_rows_are_dicts_with_a_place_that_names_file_and_number(sample):
     assert len(found) == 3
     for where, row in found:
         assert isinstance(row, dict)
-        assert re.fullmatch(rf"{re.escape(path)}:\d+", where)
+        assert re.fullmatch(rf"{re.escape(path)}:\d+( \((data\[\d+\]|row \d+)\))?", where)
+    assert len({where for where, _ in found}) == 3
+    assert len({rows.number(where) for where, _ in found}) == 3
 
 
 def test_rows_are_trainable_records_and_the_same_every_time(sample):

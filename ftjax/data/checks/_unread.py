@@ -9,7 +9,8 @@ def because(data: rows.DataFile, rule: str) -> Iterator[rows.Found]:
     """Yields the rows whose reading failed by a rule."""
     for row in data.rows:
         if isinstance(row.refusal, files.BadRow) and row.refusal.rule == rule:
-            yield rows.Found(row.line, reason(data, row))
+            lost = "; nothing behind it can be read" if row.refusal.last else ""
+            yield rows.Found(row.line, f"{reason(data, row)}{lost}")
 
 
 def reason(data: rows.DataFile, row: rows.Row) -> str:

@@ -13,7 +13,7 @@ WHY = "The model learns to choose between the formats by chance."
 FIX = "Bring the answers of the smaller group into the form of the others."
 _LEAST, _SHARE = 10, 0.1  # rows of a kind; the smaller group is at most a tenth
 _MARKDOWN = re.compile(r"^#{1,6} |\*\*\S|```|^\|.*\|$", re.MULTILINE)
-_ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)]) ", re.MULTILINE)
+_ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)]) ", re.MULTILINE)
 _DIGITS = re.compile(r"\d+")
 
 

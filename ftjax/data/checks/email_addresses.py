@@ -9,7 +9,8 @@ from ftjax.data.checks import _personal
 SEVERITY = "warning"
 WHY = "A model repeats what it was trained on: the address may come out in an answer to anybody."
 FIX = "Replace the address by one at example.com."
-_ADDRESS = re.compile(r"[A-Za-z0-9][\w.+-]*@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
+# At most 64 characters before the @ (RFC 5321), so that long text without spaces takes no longer than other text.
+_ADDRESS = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
 _RESERVED = re.compile(r"@(?:[\w-]+\.)*(?:example|test|invalid|localhost)(?:\.[a-z]+)?$", re.IGNORECASE)
 
 

@@ -27,11 +27,9 @@ def matched(data: rows.DataFile) -> dict[int, tuple[str, str]]:
             line = asked.get(similarity.normal(_asked(sample)))
             if line is not None:
                 found.setdefault(n, (f"{other.path}:{line}", "has the prompt of"))
-        both = [*other.texts, *data.texts]
-        for one in similarity.near(both):
-            if one.row >= len(other.texts) > one.like:
-                place = f"{other.path}:{other.readable[one.like].line}"
-                found.setdefault(one.row - len(other.texts), (place, f"is nearly (Jaccard {one.jaccard:.2f})"))
+        for one in similarity.nearest(data.texts, other.texts):
+            place = f"{other.path}:{other.readable[one.like].line}"
+            found.setdefault(one.row, (place, f"is nearly (Jaccard {one.jaccard:.2f})"))
     return dict(sorted(found.items()))
 
 

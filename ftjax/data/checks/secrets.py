@@ -25,7 +25,9 @@ _PLUGINS = (
     *("SquareOAuthDetector", "StripeDetector", "TelegramBotTokenDetector", "TwilioKeyDetector"),
 )
 # Every one of them is a run of 16 characters with a digit, a URL with a password, or a header.
-_MAYBE = re.compile(r"(?=\S*\d)[^\s]{16,}|://[^\s/]+:[^\s/]+@|BEGIN[A-Z ]*PRIVATE KEY|_authToken")
+_RUN = re.compile(r"\S{16,}")
+_DIGIT = re.compile(r"\d")
+_MAYBE = re.compile(r"://[^\s/]{1,200}:[^\s/]{1,200}@|BEGIN[A-Z ]*PRIVATE KEY|_authToken")
 
 
 def check(data: rows.DataFile) -> Iterator[rows.Found]:
@@ -35,12 +37,16 @@ def check(data: rows.DataFile) -> Iterator[rows.Found]:
 
 def find(text: str) -> Iterator[str]:
     """Yields the secrets of a text."""
-    if not _MAYBE.search(text):
+    if not _maybe(text):
         return
     for line in text.splitlines():
-        if _MAYBE.search(line):
+        if _maybe(line):
             for form in _forms():
                 yield from (match[0] for match in form.finditer(line))
+
+
+def _maybe(text: str) -> bool:
+    return any(_DIGIT.search(run[0]) for run in _RUN.finditer(text)) or _MAYBE.search(text) is not None
 
 
 @functools.cache

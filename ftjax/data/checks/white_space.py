@@ -11,7 +11,7 @@ SEVERITY = "note"
 WHY = "The model learns the spaces as part of the answer; they cost tokens and spoil exact comparison."
 FIX = "Strip answers (--fix does) and join the runs of spaces inside them."
 _RUN = re.compile(r"(?<=\S)[ \t]{3,}(?=\S)|\n[ \t]*\n[ \t]*\n[ \t]*\n|\n[ \t]{12,}(?=\S)")
-_TABLE = re.compile(r"```|^\s*\|", re.MULTILINE)
+_TABLE = re.compile(r"```|^[ \t]*\|", re.MULTILINE)
 _COLUMNS = (("instruction", "output"), ("question", "answer"))
 
 

@@ -39,7 +39,7 @@ def attempts(path: str) -> Iterator[tuple[str, dict[str, Any] | files.BadRow]]:
             fields = next(reader, None)
         except csv.Error as bad:
             what = f"{where}: broken CSV: {bad}; quote fields that hold quotes or newlines"
-            yield where, files.BadRow("broken_csv", what)
+            yield where, files.BadRow("broken_csv", what, last=True)
             return
         begin = reader.line_num + 1
         if fields is None:
@@ -48,6 +48,11 @@ def attempts(path: str) -> Iterator[tuple[str, dict[str, Any] | files.BadRow]]:
             continue
         if not header:
             header = [name.strip() for name in fields]
+            twice = next((name for n, name in enumerate(header) if name and name in header[:n]), None)
+            if twice is not None:
+                what = f"{where}: the header has the column {twice!r} twice, and a row holds one of them; rename one"
+                yield where, files.BadRow("broken_csv", what, last=True)
+                return
             continue
         found = True
         if len(fields) == len(header):

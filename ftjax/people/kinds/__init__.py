@@ -13,7 +13,9 @@ To add one, write a module `NAME.py` here with seven functions, and `pages/NAME.
 - `agree(one, other)` tells whether two answers mean the same; where not, somebody has to settle it.
 - `line(item)` returns one line for lists.
 
-An eighth, `own(answer)`, is for a kind whose labels would tell a rater little of their own answer in a list.
+An eighth, `own(answer)`, is for a kind whose labels would tell a rater little of their own answer in a list. A ninth,
+`told(answer)`, is for one whose answers hold what a browser cannot read or would change (numbers of a row): it returns
+what the page gets of an answer.
 
 `tests/contracts/test_kinds.py` asks for a sample of each.
 """

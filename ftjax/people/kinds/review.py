@@ -2,11 +2,12 @@
 
 The payload is {"line": n, "row": {...}}, the setting {"of_preferences": bool}. A row that is edited keeps its form:
 the page sends texts by their place in it ("/messages/1/content"), or the row as JSON text, and the row must load as
-training loads it. Numbers never pass through the browser, which would round the large ones.
+training loads it. Numbers never pass through the browser, which would round the large ones and reads no NaN.
 """
 
 from collections.abc import Iterator, Mapping
 import json
+import math
 from typing import Any
 
 from ftjax import errors
@@ -26,6 +27,7 @@ _SIDES = {
 }  # fmt: skip
 _LISTS = {"output": ("better", "worse")}  # Alpaca's pair
 _DEEPEST = 12  # nested lists and objects; what is deeper is one JSON text
+_DEEPEST_EDIT = 500  # Python reads 900 and more, by where it stands; what was kept must be shown again
 
 
 def shown(
@@ -60,7 +62,7 @@ def check(
         refusal = refused(made["row"], question)
         if refusal:
             raise errors.UserError(f"{where}: as edited it cannot be trained on ({refusal}); mend it, or reject it")
-        if made["row"] == item.payload["row"]:
+        if _same(made["row"], item.payload["row"]):
             raise errors.UserError(f"{where}: nothing is changed; accept it, or change something")
     return made
 
@@ -83,7 +85,12 @@ def metrics(question: people_store.Question) -> dict[str, str]:
 
 def agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Tells whether the decision is the same, and of edits the row."""
-    return one["decision"] == other["decision"] and one.get("row") == other.get("row")
+    return one["decision"] == other["decision"] and _same(one.get("row"), other.get("row"))
+
+
+def told(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the answer without the row of an edit, which `shown` has in its texts."""
+    return {name: value for name, value in answer.items() if name != "row"}
 
 
 def line(item: people_store.Item) -> str:
@@ -115,11 +122,13 @@ def _edited(base: Any, answer: Mapping[str, Any], where: str) -> Any:
         raise errors.UserError(f"{where}: an edit has either 'texts' or 'json'")
     if written is not None:
         try:
-            made = json.loads(written)
+            made = json.loads(written, parse_constant=_finite, parse_float=_finite)
         except (TypeError, ValueError, RecursionError) as bad:
             raise errors.UserError(
                 f"{where}: is no JSON ({bad}); mend it, or press Escape to leave it as it was"
             ) from None
+        if _depth(made) > _DEEPEST_EDIT:
+            raise errors.UserError(f"{where}: is nested {_depth(made)} deep; make that at most {_DEEPEST_EDIT}")
         return made
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise errors.UserError(f"{where}: 'texts' has a text for each place")
@@ -134,6 +143,28 @@ def _edited(base: Any, answer: Mapping[str, Any], where: str) -> Any:
             inner = inner[int(name) if isinstance(inner, list) else name]
         inner[int(last) if isinstance(inner, list) else last] = text
     return made
+
+
+def _finite(text: str) -> float:
+    """Returns the number of a text; a ValueError says that it is none that JSON and other readers know."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number that it knows; write null or a number, or change the texts in place")
+    return value
+
+
+def _depth(value: Any) -> int:
+    """Returns how many lists and objects lie in one another."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, list | dict)]:
+        depth += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Tells whether rows are the same as JSON: NaN is NaN, and 1 is not true."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _parts(value: Any, way: tuple[str, ...], label: str, side: str) -> Iterator[dict[str, Any]]:

@@ -388,6 +388,7 @@ setInterval(() => {
   else ask("api/campaign", undefined, () => {}).then((told) => { campaign.progress = told.progress; drawProgress(); }, () => {});
 }, 5000);
 
+addEventListener("hashchange", () => location.reload()); // a link that is opened in a tab that shows the page already
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 if (given) {
   history.replaceState(null, "", location.pathname);

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 
-from ftjax.data import check, records, rows, versions
-from ftjax.data.checks import system_prompts
+from ftjax.data import check, preferences, records, rows, similarity, versions
+from ftjax.data.checks import in_evaluation, system_prompts
 from tests import check_cases
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -129,6 +131,45 @@ def test_fix_writes_what_is_certain_beside_and_touches_neither_the_file_nor_a_co
     assert "is there already" in capsys.readouterr().err
 
 
+def test_fix_keeps_every_row_of_a_list_on_one_line_but_the_duplicate(main, tmp_path, capsys):
+    path = tmp_path / "one.json"
+    asked = [*check_cases.MANY[:3], check_cases.MANY[0], *check_cases.MANY[3:5]]
+    path.write_text(json.dumps(asked))
+    assert main(["check", str(path), "--fix"]) == 0
+    assert "(5 rows; rows changed: duplicate_rows 1)" in capsys.readouterr().out
+    copy = (tmp_path / "one.fixed.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in copy] == check_cases.MANY[:5]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '[{"text": "a"}, {"text": "a"},\n{"text": },\n{"text": "b"}]'),
+        ("a.csv", 'text\na\na\n"b"x\nc\n'),
+        ("b.csv", "text,text\na,b\na,b\n"),
+        ("c.csv", "text\na\na\ncaf\xe9\n"),
+    ],
+)
+def test_fix_writes_no_copy_of_a_file_that_cannot_be_read_to_its_end(name, text, main, tmp_path, capsys):
+    path = tmp_path / name
+    path.write_bytes(text.encode("latin-1"))
+    assert main(["check", str(path), "--fix"]) > 0
+    out = capsys.readouterr().out
+    assert "nothing behind it can be read" in out
+    assert "no copy written, which would lack all that stands behind this: " in out
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_fix_of_a_labelled_csv_writes_labels_that_training_takes(main, tmp_path, capsys):
+    path = tmp_path / "kto.csv"
+    rows_ = [f"Is {n} even?,{'Yes' if n % 2 == 0 else 'No'}.\x00,{n % 2 == 0}" for n in range(4)]
+    path.write_text("\n".join(["prompt,completion,label", *rows_]))
+    assert main(["check", str(path), "--fix"]) == 0, capsys.readouterr().out
+    copy = tmp_path / "kto.fixed.jsonl"
+    assert [row["label"] for row in map(json.loads, copy.read_text().splitlines())] == [True, False, True, False]
+    assert [one.labels for one in preferences.read(str(copy))] == [(1.0,), (0.0,), (1.0,), (0.0,)]
+
+
 def test_fix_of_a_file_without_certain_repairs_writes_nothing(main, written, tmp_path, capsys):
     assert main(["check", written(check_cases.MANY, "chats.jsonl"), "--fix"]) == 0
     assert "nothing to fix" in capsys.readouterr().out
@@ -139,9 +180,14 @@ def test_columns_renames_what_training_does_not_know(main, written, capsys):
     path = written([{"ask": f"How much is {n}?", "reply": str(n), "prompt": "x"} for n in range(3)])
     assert main(["check", path]) == 1
     assert "missing_messages_list (1)" in capsys.readouterr().out
-    assert main(["check", path, "--columns", "prompt=ask,completion=reply"]) == 0
-    data = rows.read(path, columns={"prompt": "ask", "completion": "reply"})
-    assert data.rows[0].record == records.Completion("How much is 0?", "0", f"{path}:1", {})
+    assert main(["check", path, "--columns", "prompt=ask,completion=reply"]) == 2
+    way = "columns old_prompt=prompt,prompt=ask"
+    assert f"there is a column 'prompt' already, which would be lost; give it another name too, as {way}" in (
+        capsys.readouterr().err
+    )
+    assert main(["check", path, "--columns", "old=prompt,prompt=ask,completion=reply"]) == 0
+    data = rows.read(path, columns={"old": "prompt", "prompt": "ask", "completion": "reply"})
+    assert data.rows[0].record == records.Completion("How much is 0?", "0", f"{path}:1", {"old": "x"})
     assert main(["check", path, "--columns", "ask"]) == 2
     assert "must be NAME=COLUMN" in capsys.readouterr().err
 
@@ -187,8 +233,6 @@ def test_a_system_prompt_that_is_nearly_the_usual_one_is_found_and_one_of_its_ow
 
 
 def test_near_duplicates_are_found_whatever_lies_between_and_far_texts_never():
-    from ftjax.data import similarity
-
     words = check_cases.LONG.split()
     texts = [check_cases.LONG, *(check_cases.OTHER[n:] for n in range(0, 120, 60)), " ".join([*words[:-1], "brook."])]
     texts += ["", "!?", "!?", check_cases.LONG.upper()]
@@ -197,6 +241,58 @@ def test_near_duplicates_are_found_whatever_lies_between_and_far_texts_never():
     assert found[3].like == 0
     assert found[3].jaccard == similarity.exact(texts[0], texts[3])
     assert found[7].jaccard == 1.0
+
+
+def test_every_row_that_is_nearly_one_of_the_evaluation_is_found_also_where_rows_are_nearer_to_each_other(written):
+    words = check_cases.LONG.split()
+    variant = lambda n: " ".join([*words[:-1], *["more"] * n])
+    ours = written([{"text": variant(n)} for n in (1, 1, 2, 2)], "ours.jsonl")
+    data = rows.read(ours)
+    data.against = [rows.read(written([{"text": check_cases.OTHER}, {"text": check_cases.LONG}], "test.jsonl"))]
+    found = {one.line: one.message for one in in_evaluation.check(data)}
+    assert found.keys() == {1, 2, 3, 4}
+    assert all("is nearly (Jaccard 0.9" in said and "test.jsonl:2" in said for said in found.values())
+
+
+def test_nearest_texts_are_those_that_counting_every_pair_finds():
+    draw = np.random.default_rng(0)
+    words = [f"w{n}" for n in range(60)]
+    base = [draw.choice(words, 30).tolist() for _ in range(6)]
+    mutated = lambda: [w if draw.random() > 0.04 else f"own{draw.integers(99)}" for w in base[draw.integers(6)]]
+    among, texts = ([" ".join(mutated()) for _ in range(count)] for count in (40, 60))
+    texts += ["", "w1", among[0].upper()]
+    expected = []
+    for n, text in enumerate(texts):
+        every = [similarity.exact(text, other) for other in among]
+        if max(every) >= similarity.JACCARD:
+            expected.append((n, every.index(max(every)), max(every)))
+    assert [tuple(one) for one in similarity.nearest(texts, among)] == expected
+    assert 20 < len(expected) < 60
+
+
+def test_texts_without_spaces_between_words_are_compared_by_their_characters():
+    first = "".join(chr(0x4E00 + n) for n in range(50))
+    texts = [first, f"{first[:-1]}好", "".join(chr(0x4E00 + 7 * n) for n in range(50)), "好"]
+    assert [(one.row, one.like) for one in similarity.near(texts)] == [(1, 0)]
+    assert similarity.groups(texts).tolist() == [0, 0, 2, 3]
+    assert similarity.normal("日本、 OK-go!") == "日 本 ok go"
+
+
+LENGTH = 100_000
+LONG_TEXTS = {
+    "letters": "x" * LENGTH, "letters and a digit": "x" * LENGTH + "1", "hex": "0123456789abcdef" * (LENGTH // 16),
+    "chinese": "".join(chr(0x4E00 + n % 20_000) for n in range(LENGTH)), "line ends": "a" + "\n" * LENGTH + "a",
+    "at signs": "a@" * (LENGTH // 2), "colons": "://" + "a:" * (LENGTH // 2), "numbers": "+1 " * (LENGTH // 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LONG_TEXTS)
+def test_a_long_text_of_any_kind_is_checked_in_seconds(name):
+    asked = [check_cases.chat("What is it?", LONG_TEXTS[name]), *check_cases.MANY[:5]]
+    data = rows.of_values("a.jsonl", [*enumerate(asked, start=1)])
+    began = time.process_time()
+    check.run(data, progress=lambda _: None)
+    assert time.process_time() - began < 10  # at most 3 s where it was written, most of it imports; minutes before
 
 
 def test_every_verb_has_help_and_a_wrong_one_names_the_known(main, capsys):

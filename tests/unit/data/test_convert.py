@@ -1,11 +1,12 @@
 """`data.py convert`: rows read as the same records in the new format, or are refused by name."""
 
+import datetime
 import json
 
 import pytest
 
 from ftjax import errors
-from ftjax.data import convert, preferences, records, rows
+from ftjax.data import convert, files, preferences, records, rows
 from tests import check_cases
 
 TURNS = check_cases.turns("system", "Be kind.", "user", "Hi", "assistant", "Hello.", "user", "Bye", "assistant", "Bye.")
@@ -46,12 +47,13 @@ PREFERENCES = {
     "scored": {"prompt": "Hi", "completions": ["No.", "Hello.", "Hey."], "scores": [0.5, 2.0, 1.0]},
     "labelled": {"prompt": "Hi", "completion": "Hello.", "label": True},
     "score": {"prompt": "Hi", "completion": "Hello.", "score": 0.25},
+    "judged": {"prompt": "Hi", "completions": ["No.", "Hello."], "scores": [0.5, 2.0]},
 }
 PREFERENCE_HOLDS = {
     "trl": {"text", "chat", "hh"},
     "openai-pairs": {"chat", "hh"},
-    "ranked": {"ranked", "scored"},
-    "labelled": {"labelled", "score"},
+    "ranked": {"text", "hh", "ranked", "scored", "labelled", "score", "judged"},
+    "labelled": {"labelled"},  # a `score` alone does not say that a row is a preference
     **{name: set() for name in ("messages", "openai", "sharegpt", "alpaca", "question", "completion", "text")},
 }
 
@@ -74,7 +76,7 @@ def test_a_row_reads_as_the_same_record_in_the_new_format_or_is_refused(kind, na
     data = file_of(source, of_preferences=kind == "pairs")
     if not holds:
         with pytest.raises(
-            errors.UserError, match=f"^a:1: format '{name}' (cannot hold|would change) .*choose another"
+            errors.UserError, match=f"^a:1: format '{name}' (cannot hold|would change|would make) .*choose another"
         ):
             convert.convert(data, name)
         return
@@ -108,6 +110,68 @@ def test_what_would_overwrite_a_column_of_the_row_is_refused():
     data = file_of({**check_cases.GOOD, "answer": "mine"}, of_preferences=False)
     with pytest.raises(errors.UserError, match="the column 'answer' beside its own of that name"):
         convert.convert(data, "question")
+
+
+OFFERED = {"input": {**CHAT_PAIR, "messages": CHAT_PAIR["prompt"]}, "preferred_output": CHAT_PAIR["chosen"],
+           "non_preferred_output": CHAT_PAIR["rejected"]}  # fmt: skip
+INNER = [
+    ("time", {"messages": [{"role": "user", "content": "Hi", "time": 5}, check_cases.SAID]}, "a message"),
+    ("id", {"conversations": [{"from": "human", "value": "Hi", "id": 1}, {"from": "gpt", "value": "Ho"}]}, "a turn"),
+    ("index", {"messages": [CALLED["messages"][0], {"role": "assistant", "tool_calls": [
+        {"index": 0, "function": {"name": "weather", "arguments": {}}}]}]}, "a tool call"),
+    ("strict", {"messages": [CALLED["messages"][0], {"role": "assistant", "tool_calls": [
+        {"function": {"name": "weather", "arguments": {}, "strict": True}}]}]}, "a tool call"),
+    ("parallel_tool_calls", {**OFFERED, "input": {"messages": CHAT_PAIR["prompt"], "parallel_tool_calls": True}},
+     "'input'"),
+    ("time", {**CHAT_PAIR, "chosen": [{**check_cases.SAID, "time": 5}]}, "a message"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "row", "what"), INNER)
+def test_a_key_that_no_record_holds_is_refused_and_lost_only_where_it_is_named(key, row, what):
+    data = file_of(row, of_preferences=preferences.recognises(row))
+    name = "trl" if data.of_preferences else "messages"
+    with pytest.raises(errors.UserError, match=f"^a:1: the key '{key}' of {what} would be lost.* by --drop {key}"):
+        convert.convert(data, name)
+    assert f'"{key}"' not in json.dumps(convert.convert(data, name, drop=[key]))
+
+
+def test_an_answer_that_is_json_of_messages_is_text():
+    text = json.dumps([{"from": "Rome", "to": "Oslo"}])
+    data = file_of(check_cases.chat("Which flight?", text), of_preferences=False)
+    assert convert.convert(data, "messages")[0]["messages"][1]["content"] == text
+
+
+def test_scores_of_a_pair_stay_beside_the_margin_that_they_make():
+    scored = {**CHAT_PAIR, "score_chosen": 4.0, "score_rejected": 1.5}
+    del scored["margin"]
+    (made,) = convert.convert(file_of(scored, of_preferences=True), "openai-pairs")
+    assert (made["margin"], made["score_chosen"], made["score_rejected"]) == (2.5, 4.0, 1.5)
+    ranked = {**PREFERENCES["scored"], "margin": 3}  # which says nothing there, and is the user's all the same
+    assert convert.convert(file_of(ranked, of_preferences=True), "ranked")[0]["margin"] == 3
+
+
+def test_a_column_that_would_make_preferences_of_answers_is_refused():
+    data = file_of({**TURNS, "label": 1}, of_preferences=False)
+    assert convert.convert(data, "alpaca")[0]["label"] == 1
+    data = file_of({**check_cases.GOOD, "label": 1}, of_preferences=False)
+    with pytest.raises(errors.UserError, match=r"'completion' would make this row a preference, by .*label"):
+        convert.convert(data, "completion")
+
+
+def test_bytes_and_numbers_that_are_not_finite_are_refused_and_dates_are_text(tmp_path):
+    day = datetime.date(2026, 1, 2)
+    data = file_of({**check_cases.GOOD, "day": day}, of_preferences=False)
+    files.write_rows(tmp_path / "day.jsonl", convert.convert(data, "messages"))
+    assert json.loads((tmp_path / "day.jsonl").read_text())["day"] == "2026-01-02"
+    data = file_of({**check_cases.GOOD, "image": b"\x00\xff"}, of_preferences=False)
+    with pytest.raises(errors.UserError, match=r"a:1: JSON cannot hold bytes \(b'.x00.xff'\)"):
+        convert.convert(data, "messages")
+    for bad in (float("nan"), float("inf")):
+        values = convert.convert(file_of({**check_cases.GOOD, "x": [bad]}, of_preferences=False), "messages")
+        with pytest.raises(errors.UserError, match="row 2: JSON cannot hold a number that is not finite"):
+            files.write_rows(tmp_path / "bad.jsonl", [check_cases.GOOD, *values])
+    assert [file.name for file in tmp_path.iterdir()] == ["day.jsonl"]
 
 
 def test_an_unknown_format_and_a_broken_row_are_named():

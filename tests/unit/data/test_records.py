@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ftjax import errors
-from ftjax.data import records
+from ftjax.data import records, rows
 
 ASK = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Hello"}
@@ -150,6 +150,19 @@ def test_json_rows_carry_the_line_where_they_begin(tmp_path):
     assert found[2].where == f"{path}:8"
 
 
+def test_json_rows_that_share_a_line_have_places_of_their_own(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"text": f"t{i}"} for i in range(4)]))  # as json.dump writes it: one line
+    found = records.read(str(path))
+    assert [record.where for record in found] == [f"{path}:1 (row {n})" for n in (1, 2, 3, 4)]
+    assert [rows.number(record.where) for record in found] == [1, 2, 3, 4]
+    assert records.rows_at(str(path), [found[2].where]) == {found[2].where: {"text": "t2"}}
+    path.write_text('[{"text": "a"}, {"text": "b"},\n 3, {"text": "c"}]')
+    tried = [*rows.attempts(str(path))]
+    assert [where for where, _ in tried] == [f"{path}:{line} (row {n})" for n, line in enumerate((1, 1, 2, 2), start=1)]
+    assert str(tried[2][1]) == f"{path}:2 (row 3): a row must be a JSON object {{...}}, not int"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -194,6 +207,15 @@ def test_a_csv_line_with_too_many_fields_is_refused_with_its_line(tmp_path):
     path.write_text("prompt,completion\n")
     with pytest.raises(errors.UserError, match="no rows below the header"):
         records.read(str(path))
+
+
+def test_a_csv_header_with_a_name_twice_is_refused_and_empty_names_are_not(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,completion,completion\na,b,c\n")
+    with pytest.raises(errors.UserError, match=r"rows\.csv:1: the header has the column 'completion' twice"):
+        records.read(str(path))
+    path.write_text("prompt,completion,,\na,b,,\n")  # as spreadsheets write empty columns
+    assert [(r.prompt, r.completion) for r in records.read(str(path))] == [("a", "b")]
 
 
 def test_csv_cells_may_hold_messages_as_json(tmp_path):

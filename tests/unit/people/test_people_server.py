@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import pytest
 
@@ -41,6 +40,12 @@ def row(n):
     return {"messages": [{"role": "user", "content": f"Question {n}?"}, {"role": "assistant", "content": f"{n}."}]}
 
 
+def edited(text):
+    """Returns the request that gives the row of item 1 a column of this JSON."""
+    made = json.dumps({**row(1), "x": "here"}).replace('"here"', text)
+    return json.dumps({"item": "1", "answer": {"decision": "edit", "json": made}, "key": "k"}).encode()
+
+
 @pytest.fixture
 def store(tmp_path):
     with people_store.Store(tmp_path / "answers.sqlite") as made:
@@ -54,7 +59,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def app(store):
-    return server.app(server.Campaign("Test", store), server.Doors(everybody=True))
+    return server.app(server.Campaign("Test", store), doors.Doors(everybody=True))
 
 
 @pytest.fixture
@@ -75,7 +80,7 @@ def test_without_a_token_nothing_is_told_but_the_page(app):
     for path in ("answers", "undo", "lease", "conflicts/open", "conflicts/settle"):
         assert nobody.post(f"/api/{path}", item="1").status_code == 401, path
     nobody.headers = {"authorization": "Bearer guess"}
-    assert nobody.get("/api/next").json() == {"error": "who are you? enter your name again"}
+    assert nobody.get("/api/next").json()["error"].startswith("who are you? enter your name again, or open the link")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +130,40 @@ def test_files_outside_of_the_pages_are_not_served(anna):
         assert anna.get(path).status_code == 404
 
 
+HALF = "half \ud800"
+DEEP = json.loads("[" * 300 + "]" * 300)
+VALUES = [HALF, None, True, -1, 10**30, 1.5, float("nan"), [], {}, DEEP, {HALF: HALF}, "1" * 2000]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_whatever_a_request_holds_is_answered_in_words(anna, store, value):
+    for path, fields in (
+        ("enter", {"name": "Anna", "token": ""}),
+        ("lease", {"item": "1"}),
+        ("answers", {"item": "1", "answer": {}, "key": "k"}),
+        ("undo", {"key": "k"}),
+        ("conflicts/open", {"item": "1"}),
+        ("conflicts/settle", {"item": "1", "answer": {}, "key": "k"}),
+        ("conflicts/settle", {"item": "1", "take": 1, "key": "k"}),
+    ):
+        for name in fields:
+            found = anna.post(f"/api/{path}", **{**fields, name: value})
+            assert found.status_code in (400, 401), (path, name)
+            assert found.json()["error"], (path, name)
+    for name in ("decision", "comment", "texts", "json"):
+        found = anna.says("1", **{"decision": "edit", name: value}, key=f"key of {name}")
+        assert (found.status_code, bool(found.json().get("error"))) == (400, True), name
+    assert store.history() == []
+
+
+@pytest.mark.parametrize("after", ["9" * 23, "9" * 5000, "-1", "1.5", "²", "x", "", "%00"])
+def test_a_place_in_a_list_that_is_none_is_refused(anna, after):
+    found = anna.get(f"/api/items?after={after}")
+    assert found.status_code == 400
+    assert "is no place in a list; give a number from 0 to 999999999999999" in found.json()["error"]
+    assert anna.get("/api/items?after=999999999999999").json()["lines"] == []
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -145,6 +184,8 @@ def test_files_outside_of_the_pages_are_not_served(anna):
         (b'{"item": "1", "answer": {"decision": "edit", "json": "{"}, "key": "k"}', "is no JSON"),
         (b'{"item": "1", "answer": {"decision": "edit", "json": "{}"}, "key": "k"}', "cannot be trained on"),
         (b'{"item": "1", "answer": {"decision": "edit", "texts": {}}, "key": "k"}', "nothing is changed"),
+        (edited("[" * 501 + "]" * 501), "nested 502 deep; make that at most 500"),
+        (edited("[" * 5000 + "]" * 5000), "is no JSON"),
     ],
 )
 def test_a_bad_request_is_named_and_keeps_nothing(anna, store, body, said):
@@ -171,6 +212,60 @@ def test_what_is_acknowledged_is_in_the_file(anna, store):
     assert [(one.number, one.rater, one.body) for one in kept] == [
         (told.json()["number"], "Anna", {"decision": "accept", "comment": "fine \ud800"})
     ]
+
+
+def test_a_key_of_another_submission_is_refused_and_the_same_one_acknowledged_again(anna, ben, store):
+    first = anna.says("1", "accept", key="k")
+    assert anna.says("1", "accept", key="k").json()["number"] == first.json()["number"]
+    for refused in (
+        anna.says("2", "accept", key="k"),
+        anna.says("1", "reject", key="k"),
+        anna.says("1", "accept", key="k", comment="but"),
+        ben.says("1", "accept", key="k"),
+        anna.post("/api/undo", key="k"),
+    ):
+        assert refused.status_code == 409
+        assert "has the key of another one, so it is not kept; reload the page" in refused.json()["error"]
+    assert [(one.item, one.rater) for one in store.history()] == [("1", "Anna")]
+    ben.says("2", "reject", key="of Ben")
+    assert anna.post("/api/undo", key="u").json()["item"]["id"] == "1"
+    assert anna.post("/api/undo", key="u").json()["item"]["id"] == "1"
+    for refused in (ben.post("/api/undo", key="u"), anna.says("1", "accept", key="u")):
+        assert refused.status_code == 409
+    assert len(store.history()) == 3
+
+
+def test_a_row_that_holds_nan_is_shown_edited_and_taken_back_and_keeps_it(tmp_path):
+    given = {**row(1), "loss": float("nan"), "least": float("-inf"), "id": 12345678901234567890, "whole": 1.0}
+    with people_store.Store(tmp_path / "nan.sqlite") as store:
+        items = [people_store.Item("1", "row", {"line": 1, "row": given}, "", 2)]
+        store.fill({}, [people_store.Question("row", "review", {"of_preferences": False})], items)
+        app = server.app(server.Campaign("Test", store), doors.Doors(everybody=True))
+        anna, ben = Client(app, "Anna"), Client(app, "Ben")
+        told = [anna.get("/api/next")]
+        for rater in (anna, ben):
+            told.append(rater.says("1", "edit", texts={"/messages/1/content": "One."}))
+        assert anna.get("/api/conflicts").json()["total"] == 0  # NaN is NaN: both edits are one
+        again = anna.says("1", "edit", texts={"/messages/1/content": "One."})  # under the same key
+        assert again.json()["number"] == 1
+        kept = store.standing("1")[0].body["row"]
+        assert json.dumps(kept) == json.dumps(given).replace('"1."', '"One."')
+        told += [again, anna.get("/api/items/1"), anna.get("/api/items")]
+        told += [ben.says("1", "reject"), Client(app, "Cleo").post("/api/conflicts/open", item="1")]
+        told += [anna.post("/api/undo", key="u")]
+        told += [ben.post("/api/undo", key="u2"), ben.get("/api/items/1")]
+        for one in told:
+            json.loads(one.text, parse_constant=lambda name: pytest.fail(f"a browser reads no {name}"))
+        assert "number" not in told[-1].json()["item"]["mine"]
+        assert told[-1].json()["item"]["mine"] == {"decision": "edit", "comment": ""}
+        assert "Infinity" in told[0].json()["item"]["shown"]["json"]  # as a text
+        same = ben.says("1", "edit", texts={"/messages/1/content": "1."}, key="same")
+        assert "nothing is changed" in same.json()["error"]
+        for number in ("NaN", "-Infinity", "1e999"):
+            text = json.dumps({**row(1), "loss": 0.5}).replace("0.5", number)
+            refused = ben.says("1", "edit", json=text, key=number)
+            assert refused.status_code == 400
+            assert f"({number} is no number that it knows; write null or a number" in refused.json()["error"]
 
 
 def test_a_file_that_another_process_holds_is_said_and_tried_again(anna, store):
@@ -243,8 +338,8 @@ def test_agreement_and_conflicts_leave_out_who_skipped_and_who_settled(anna, ben
 
 
 def test_a_link_brings_its_rater_and_no_other_token_does(store):
-    doors.join(store, "Dora", "her token")
-    closed = server.app(server.Campaign("Test", store), server.Doors(everybody=False))
+    doors.link(store, "Dora", "her token")
+    closed = server.app(server.Campaign("Test", store), doors.Doors(everybody=False, linked=frozenset({"Dora"})))
     dora = Client(closed, token="her token")
     assert dora.get("/api/campaign").json()["me"] == "Dora"
     for given in ({"name": "Dora"}, {"name": "Dora", "token": "guess"}, {"token": "guess"}, {}):
@@ -252,7 +347,7 @@ def test_a_link_brings_its_rater_and_no_other_token_does(store):
 
 
 def test_a_token_of_all_needs_a_name_beside_it(store):
-    shared = server.app(server.Campaign("Test", store), server.Doors(everybody=False, shared="open sesame"))
+    shared = server.app(server.Campaign("Test", store), doors.Doors(everybody=False, shared="open sesame"))
     assert Client(shared, "Eve", "open sesame").get("/api/campaign").json()["me"] == "Eve"
     assert Client(shared).post("/api/enter", token="open sesame").status_code == 400
     assert Client(shared).post("/api/enter", name="Eve", token="open").status_code == 401
@@ -260,24 +355,7 @@ def test_a_token_of_all_needs_a_name_beside_it(store):
 
 def test_findings_are_told_with_their_item_and_found_by_a_filter(store):
     one = server.Campaign("Test", store, details=lambda item: {"findings": [item.id]}, flagged=("3",))
-    anna = Client(server.app(one, server.Doors(everybody=True)), "Anna")
+    anna = Client(server.app(one, doors.Doors(everybody=True)), "Anna")
     assert anna.get("/api/items/3").json()["item"]["details"] == {"findings": ["3"]}
     assert [line["id"] for line in anna.get("/api/items?only=flagged").json()["lines"]] == ["3"]
     assert "is none of all" in anna.get("/api/items?only=nothing").json()["error"]
-
-
-def test_a_port_that_is_taken_is_named():
-    with server.listen("127.0.0.1", 0) as first:
-        port = first.getsockname()[1]
-        assert server.address(first) == f"http://127.0.0.1:{port}/"
-        with pytest.raises(doors.errors.UserError, match=f"127.0.0.1:{port}: nothing can listen there"):
-            server.listen("127.0.0.1", port)
-
-
-@pytest.mark.parametrize("name", ["starlette", "uvicorn"])
-def test_a_package_that_is_missing_is_named_with_the_way_to_install_it(monkeypatch, name):
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(
-        doors.errors.UserError, match=rf"needs the package {name}; install it: pip install 'ftjax\[people\]'"
-    ):
-        server.listen("127.0.0.1", 0)

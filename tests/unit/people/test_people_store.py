@@ -302,15 +302,17 @@ def test_a_file_that_is_none_of_ours_is_refused_and_left_as_it_is(tmp_path):
 
 
 def test_tokens_are_kept_as_hashes_and_a_name_with_a_link_needs_it(store, tmp_path):
-    doors.join(store, "Dora", "secret of Dora")
-    visit = doors.join(store, "Anna")
-    assert doors.whose(store, "secret of Dora") == "Dora"
-    assert doors.whose(store, visit) == "Anna"
-    assert doors.whose(store, "") is None
+    everybody, closed = doors.Doors(everybody=True), doors.Doors(everybody=False)
+    doors.link(store, "Dora", "secret of Dora")
+    name, visit = doors.enter(store, everybody, name="Anna", token="")
+    assert doors.whose(store, everybody, "secret of Dora") == "Dora"
+    assert (name, doors.whose(store, everybody, visit)) == ("Anna", "Anna")
+    assert doors.whose(store, everybody, "") is None
     kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"secret of Dora" not in kept
     assert visit.encode() not in kept
-    enter = lambda **given: doors.enter(store, **{"name": "", "token": "", "shared": None, "everybody": True, **given})
+    right = doors.Doors(everybody=False, shared="right")
+    enter = lambda at=everybody, **given: doors.enter(store, at, **{"name": "", "token": "", **given})
     assert enter(token="secret of Dora") == ("Dora", "secret of Dora")
     assert enter(name="  Anna  B. ")[0] == "Anna B."
     assert enter(name="ANNA b.")[0] == "Anna B."  # one person, one name
@@ -318,13 +320,13 @@ def test_tokens_are_kept_as_hashes_and_a_name_with_a_link_needs_it(store, tmp_pa
         ({"name": "Dora"}, "by a link with a token"),
         ({"name": "dora"}, "by a link with a token"),
         ({"name": "Eve", "token": "guess"}, "opens nothing"),
-        ({"name": "Eve", "everybody": False}, "a token is needed"),
-        ({"name": "Eve", "token": "guess", "shared": "right", "everybody": False}, "opens nothing"),
+        ({"name": "Eve", "at": closed}, "a token is needed"),
+        ({"name": "Eve", "token": "guess", "at": right}, "opens nothing"),
         ({"name": " "}, "1 to 60 printable"),
         ({"name": "x" * 61}, "1 to 60 printable"),
         ({"name": "Eve\u202eevil"}, "1 to 60 printable"),
     ):
         with pytest.raises(errors.UserError, match=said):
             enter(**given)
-    assert enter(name="Eve", token="right", shared="right", everybody=False)[0] == "Eve"
+    assert enter(name="Eve", token="right", at=right)[0] == "Eve"
     assert doors.raters(store) == ["Anna", "Anna B.", "Ben", "Cleo", "Dora", "Eve"]

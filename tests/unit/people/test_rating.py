@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ftjax import errors
-from ftjax.people import assign, rating, server, verdicts, votes
+from ftjax.people import assign, doors, rating, server, verdicts, votes
 from ftjax.people.kinds import preference
 from tests import rated
 
@@ -24,7 +24,7 @@ def store(tmp_path):
 def page(store):
     """A page whose raters come in by name: name -> (path, body or None) -> what it tells, as text."""
     made = rating.campaign(store, guidelines="", news=verdicts.news, measured=verdicts.measured)
-    served = server.app(made, server.Doors(everybody=True))
+    served = server.app(made, doors.Doors(everybody=True))
 
     def enter(name):
         token = http.post("/api/enter", json={"name": name, "token": ""}).json()["token"]

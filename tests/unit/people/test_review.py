@@ -3,10 +3,8 @@
 import json
 from pathlib import Path
 import runpy
-import signal
 import sys
 
-import httpx
 import pytest
 
 from ftjax import errors
@@ -14,7 +12,6 @@ from ftjax.data import preferences, records, rows, versions
 from ftjax.people import agreement, doors, review
 from ftjax.people import store as people_store
 from ftjax.people.kinds import review as kind
-from tests import processes
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "data.py"
 LARGE = 12345678901234567890  # beyond what a browser's numbers hold
@@ -167,12 +164,14 @@ def test_every_row_is_decided_by_those_who_answered(begun):
         (1, "accept", ("Anna",)),
         (2, "reject", ("Anna",)),
         (3, "edit", ("Anna",)),
+        (4, "unreadable", ()),
         (5, "open", ()),
         (6, "conflict", ()),
         (7, "reject", ("Anna",)),
     ]
-    assert review.counts(found) == {"accept": 1, "edit": 1, "reject": 2, "open": 1, "conflict": 1}
-    assert review.note(found) == "reviewed: 1 accepted, 1 edited, 2 rejected, 1 open, 1 in conflict; by Anna (4)"
+    assert review.counts(found) == {"accept": 1, "edit": 1, "reject": 2, "open": 1, "conflict": 1, "unreadable": 1}
+    parts = "1 accepted, 1 edited, 2 rejected, 1 open, 1 in conflict, 1 left out as unreadable"
+    assert review.note(found) == f"reviewed: {parts}; by Anna (4)"
     with pytest.raises(errors.UserError, match="1 rows have no answer and 1 are in conflict; go on with the review"):
         review.kept(found, undecided=None)
     assert [one["id"] for one in review.kept(found, undecided="keep")] == [1, 3, 4, 5]
@@ -185,7 +184,7 @@ def test_an_export_is_a_version_of_the_file_with_who_decided_what(begun, file, t
     begun.says("2", "Anna", "edit", texts={"/completion": "Better."}, comment="was wrong")
     begun.says("3", "Anna", "reject", comment="private")
     out = tmp_path / "reviewed.jsonl"
-    status, said, _ = run("review", file, "--export", out)
+    status, said, _ = run("review", file, "--export", out, "--undecided", "drop")
     assert status == 0
     assert "5 rows" in said
     assert [(one.prompt, one.completion) for one in records.read(str(out))] == [
@@ -196,19 +195,54 @@ def test_an_export_is_a_version_of_the_file_with_who_decided_what(begun, file, t
         ("Question 6?", "Answer 6."),
     ]
     made = versions.history(str(out))[-1]
-    assert made.note == "reviewed: 4 accepted, 1 edited, 1 rejected; by Anna (6)"
+    assert made.note == "reviewed: 4 accepted, 1 edited, 1 rejected, 1 left out as unreadable; by Anna (6)"
     assert made.parents == (versions.Parent(file, versions.now(file)),)
     assert versions.changed(str(out)) is None
     told = [json.loads(line) for line in (tmp_path / "reviewed.decisions.jsonl").read_text().splitlines()]
-    assert [(one["line"], one["written"], one["decision"]) for one in told][1:4] == [
+    assert [(one["line"], one["written"], one["decision"]) for one in told][1:5] == [
         (2, 2, "edit"),
         (3, None, "reject"),
+        (4, None, "unreadable"),
         (5, 3, "accept"),
     ]
     assert (told[2]["by"], told[2]["answers"][0]["comment"]) == (["Anna"], "private")
     status, _, said = run("review", file, "--export", out)
     assert status == 2
     assert "nothing of yours is written over" in said
+
+
+def test_a_line_that_cannot_be_read_is_never_left_out_in_silence(begun, file, tmp_path, run):
+    for item in ("1", "2", "3", "5", "6", "7"):
+        begun.says(item, "Anna", "accept")
+    out = tmp_path / "reviewed.jsonl"
+    status, _, said = run("review", file, "--export", out)
+    assert status == 2
+    assert "1 lines hold no row that can be read, so they cannot be in the export: 4; give --undecided keep or" in said
+    assert not out.exists()
+    assert not out.with_suffix(".decisions.jsonl").exists()
+    for undecided in ("keep", "drop"):
+        out = tmp_path / f"{undecided}.jsonl"
+        status, said, _ = run("review", file, "--export", out, "--undecided", undecided)
+        assert status == 0
+        assert "6 accepted, 1 left out as unreadable; by Anna (6)" in said
+        assert f"left out: {file}:4: broken JSON at column 2" in said
+        assert len(out.read_text().splitlines()) == 6
+        decisions = out.with_suffix(".decisions.jsonl").read_text()
+        assert [json.loads(line)["decision"] for line in decisions.splitlines()][3] == "unreadable"
+
+
+def test_of_many_lines_that_cannot_be_read_the_first_are_named_and_the_others_counted(tmp_path, run):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "Q", "completion": "A"}\n' + "{broken\n" * 12)
+    made = Review(str(path))
+    made.says("1", "Anna", "accept")
+    page = review.campaign(made.data, made.store, findings=[], guidelines="")
+    assert page.notes == ("12 lines cannot be read and are not shown: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more.",)
+    made.store.close()
+    status, said, _ = run("review", path, "--export", tmp_path / "out.jsonl", "--undecided", "drop")
+    assert status == 0
+    assert said.count(f"left out: {path}:") == 10
+    assert f"left out: 2 lines more; {tmp_path / 'out.decisions.jsonl'} names them all" in said
 
 
 def test_a_review_goes_on_where_it_was(begun, file):
@@ -257,12 +291,13 @@ def test_what_check_printed_is_shown_with_its_rows(begun, file, tmp_path, run):
     assert of_lines == {4}  # the broken one, which has no row to show
     assert page.flagged == ("4",)
     assert any("fewer_than_50" in note for note in page.notes)
-    assert page.notes[0] == "1 lines cannot be read and are not shown."
+    assert page.notes[0] == "1 lines cannot be read and are not shown: 4."
     for text, why in (
         ("{", "does not hold what data.py check --json prints"),
         ("[]", "does not hold"),
         ('{"findings": [], "rows": 3}', "is of 3 rows, but"),
         ('{"findings": [{"rule": "x"}], "rows": 7}', "does not hold"),
+        (said.replace('"line": 4', '"line": NaN'), "does not hold"),
     ):
         flags.write_text(text)
         with pytest.raises(errors.UserError, match=why):
@@ -276,6 +311,7 @@ def test_what_check_printed_is_shown_with_its_rows(begun, file, tmp_path, run):
         (["FILE", "--export", "OUT.csv"], "rows are written as JSON Lines"),
         (["FILE", "--export", "OUT.jsonl"], "has no review yet; data.py review"),
         (["FILE", "--undecided", "keep"], "says what --export does"),
+        (["FILE", "--port", "99999"], "--port 99999: a port is a number from 0 to 65535; 0 takes a free one"),
         (["FILE", "--host", "0.0.0.0"], "others could read and answer; give --token as well, or --reviewers"),
         (["FILE", "--guidelines", "nowhere.txt", "--port", "0"], "nowhere.txt"),
         (["FILE", "--flags", "nowhere.json", "--port", "0"], "nowhere.json"),
@@ -289,29 +325,6 @@ def test_a_wrong_command_is_named(file, words, said, run):
     assert said in err
     assert err.count("\n") == 1
     assert list(folder.iterdir()) == [Path(file)]
-
-
-def test_a_served_review_outlives_a_kill_and_stops_at_ctrl_c(file, tmp_path):
-    flags = tmp_path / "findings.json"
-    flags.write_text('{"rows": 7, "findings": []}')
-    said = []
-    for life, decision in enumerate(("accept", "reject")):
-        folder = tmp_path / str(life)
-        folder.mkdir()
-        process = processes.Process([SCRIPT, "review", file, "--flags", flags, "--port", "0"], folder)
-        assert process.until(lambda: "Ctrl-C stops" in process.said()[0]), process.said()  # noqa: B023
-        with httpx.Client(base_url=process.said()[0].split()[0]) as client:
-            token = client.post("api/enter", json={"name": "Anna"}).json()["token"]
-            client.headers["authorization"] = f"Bearer {token}"
-            item = client.get("api/next").json()["item"]["id"]
-            answer = {"item": item, "answer": {"decision": decision}, "key": f"key {life}"}
-            said.append((item, client.post("api/answers", json=answer).json()["progress"]["answers"]))
-        if life == 0:
-            process.kill()
-        else:
-            process.send(signal.SIGINT)
-            assert process.ends(30) == 0, process.said()
-    assert said == [("1", 1), ("2", 2)]
 
 
 def test_agreement_is_that_of_the_library_on_what_two_said():
