@@ -51,6 +51,20 @@ def test_the_interval_of_two_shares_over_prompts_covers_as_often_as_it_says(prom
     assert (ends[:, 1] - ends[:, 0]).min() > 0.01
 
 
+@pytest.mark.parametrize(
+    ("prompts", "rows", "share", "prompt", "row"),
+    [
+        (50, (2,), 0.5, 0.5, 0.2),
+        (40, (1, 2, 3, 4, 5), 0.8, 0.5, 0.3),
+    ],
+)
+def test_the_exact_test_over_prompts_is_wrong_in_at_most_five_percent(prompts, rows, share, prompt, row):
+    clusters = np.repeat(np.arange(prompts), np.resize(rows, prompts))
+    drawn = shares_of_prompts(np.random.default_rng(0), clusters, share, share, prompt, row)
+    p = np.array([sign_flips.exact(b - a, clusters) for a, b in zip(*drawn, strict=True)])
+    assert 0.015 <= np.mean(p <= 0.05) <= 0.05
+
+
 def test_two_rows_of_one_prompt_among_many_change_an_interval_and_a_p_by_little():
     apart = np.arange(60)
     together = np.where(apart == 1, 0, apart)
