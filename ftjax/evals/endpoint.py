@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent import futures
 import ipaddress
 import json
+import math
 import random
 import threading
 from typing import Any
@@ -118,7 +119,7 @@ class Endpoint:
             if response.status_code != 200:
                 raise UserError(self._refused(response.status_code, problem, messages))
             try:
-                return self._reply(json.loads(response.content), messages)
+                return self._reply(json.loads(response.content, parse_int=_integer), messages)
             except (ValueError, LookupError, TypeError, RecursionError):
                 problem = f"no chat completion: {_start(response)}"
         raise UserError(
@@ -158,6 +159,11 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _integer(digits: str) -> float:
+    """Returns a number of JSON; Python refuses to read some thousands of digits, and the answer stands beside them."""
+    return int(digits) if len(digits) < 100 else math.inf
 
 
 def _tokens(told: Any) -> int | None:

@@ -188,6 +188,9 @@ def markdown(found: Mapping[str, Any], *, title: str) -> str:
 def _sure(temperature: float | None) -> str:
     if temperature is None:
         return "- (the two scores of every pair are equal: nothing can be said)"
+    if not 1.01e-3 < temperature < 0.99e3:  # the ends of what is tried
+        words = "never wrong: none is too low" if temperature < 1 else "no mean margin above 0: none is too high"
+        return f"{temperature:.3g} ({words})"
     words = "too sure" if temperature > 1 else "not sure enough" if temperature < 1 else "as sure as it may be"
     return f"{temperature:.3f} ({words})"
 

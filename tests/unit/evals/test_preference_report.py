@@ -126,6 +126,11 @@ def test_equal_scores_say_nothing_of_how_sure_a_model_is():
     page = preference.markdown(found, title="t")
     assert "| temperature | - (the two scores of every pair are equal: nothing can be said) |" in page
     assert list(preference.curves(found)) == ["reward model"]
+    right = {"chosen": np.ones(40), "rejected": np.zeros(40)}
+    wrong = {"chosen": np.zeros(40), "rejected": np.ones(40)}
+    shown = [preference.markdown(report(drawn(40), **one), title="t") for one in (right, wrong)]
+    assert "| temperature | 0.001 (never wrong: none is too low) |" in shown[0]
+    assert "| temperature | 1e+03 (no mean margin above 0: none is too high) |" in shown[1]
     mixed = drawn(40)
     mixed["chosen"][::2] = mixed["rejected"][::2]  # one half of the prompts has nothing to fit
     found = report(mixed)
