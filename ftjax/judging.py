@@ -90,7 +90,7 @@ def _key(j: Mapping[str, Any]) -> str:
     """Returns the key of the endpoint, empty where it needs none; UserError for what no request could go out with."""
     from ftjax.evals import endpoint
 
-    if not j["url"].startswith(("http://", "https://")):
+    if not endpoint.is_address(j["url"]):
         raise UserError(f"config.judge.url is {j['url']!r}; give the address of the judge: https://host/v1")
     if not j["model"]:
         raise UserError("config.judge.model is empty; name the model that judges")

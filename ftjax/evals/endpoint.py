@@ -152,6 +152,16 @@ class Endpoint:
         return f"{self.url} refuses a request ({problem}); it is about {about!r}: mend or leave out that pair"
 
 
+def is_address(url: str) -> bool:
+    """Returns whether a text is the address of a server."""
+    try:
+        found = parse.urlsplit(url)
+        found.port  # noqa: B018  # read, for it is a number or raises
+    except ValueError:
+        return False
+    return found.scheme in ("http", "https") and bool(found.hostname)
+
+
 def is_loopback(url: str) -> bool:
     """Returns whether an address is this machine itself."""
     host = parse.urlsplit(url).hostname or ""

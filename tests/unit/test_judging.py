@@ -167,6 +167,8 @@ def test_a_prompt_that_the_local_judge_cannot_read_is_named(file, tiny_base):
     ("changes", "complaint"),
     [
         ({"judge__url": "api.openai.com"}, "config.judge.url is 'api.openai.com'"),
+        ({"judge__url": "http://[bad/v1"}, r"config.judge.url is 'http://\[bad/v1'"),
+        ({"judge__url": "http://host:eighty/v1"}, "config.judge.url is 'http://host:eighty/v1'"),
         ({"judge__model": ""}, "config.judge.model is empty; name the model that judges"),
         ({"judge__budget_tokens": 0}, "budget_tokens is 0; it must be at least 1: a judge needs a budget"),
         ({"judge__budget_money": 1.0}, "budget_money is 1, but nothing has a price"),
