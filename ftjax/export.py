@@ -67,7 +67,7 @@ class Asked:
 
 
 def of_run(run: str | Path, *, rank: int | None) -> Asked:
-    """Returns what a finished run made; UserError where it is no run, or not at its end."""
+    """Returns what a finished run made; UserError where it is no run, not at its end, or its base has changed."""
     made = inference.made_by(run)
     parts = (Part(Path(made.adapter), 1.0),) if made.adapter else ()
     _check_rank(str(run), parts, rank)
@@ -107,11 +107,11 @@ def combined(spec: str, *, model: str | None, template_name: str | None, rank: i
         name, weight = _weight(piece)
         folder = Path(name).expanduser()
         if (folder / "config.json").is_file() and not (folder / peft_format.FILES[0]).is_file():
-            made = inference.made_by(folder)
+            made = inference.made_by(folder, base=model)
             if made.adapter is None:
                 raise UserError(f"{name} trained all weights; --combine takes adapters (--minus makes one of a model)")
             parts.append(Part(Path(made.adapter), weight))
-            bases[name], quants[name], templates[name] = made.model, made.quant, made.template
+            bases[name], quants[name], templates[name] = model or made.model, made.quant, made.template
         else:
             parts.append(Part(_adapter_folder(name), weight))
             facts = shards.read_json(folder / peft_format.FILES[0], what="the config of a PEFT adapter")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 import dataclasses
 from pathlib import Path
+import shlex
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax
 from ftjax import config as configs
 from ftjax import hosts
 from ftjax.adapters import attach
-from ftjax.checkpoint import hf_import, peft
+from ftjax.checkpoint import hf_import, peft, shards
 from ftjax.data import chat, encode, gguf_file, records, template, tokenizer
 from ftjax.errors import UserError
 from ftjax.models.config import ModelConfig
@@ -146,22 +147,46 @@ class Made(NamedTuple):
     quant: Quant = DENSE  # of the base that the adapter was trained on
 
 
-def made_by(run: str | Path) -> Made:
-    """Returns what a finished run made; raises UserError where the folder is no run or the run is not at its end."""
+def made_by(run: str | Path, *, base: str | None = None) -> Made:
+    """Returns what a finished run made, on the base at `base` (None: where the run had it).
+
+    Raises UserError where the folder is no run, where the run is not at its end (also one that was, and goes on), and
+    where the base is there and is not the one that the adapter was trained on.
+    """
     folder = Path(run).expanduser()
     config = configs.from_run(folder)
     if "algorithm" not in config:
         raise UserError(f"{folder} is no training run; give a folder that scripts/train.py made")
     template_name = config.data.template or None
-    if (folder / "model").is_dir():
-        return Made(str(folder / "model"), None, template_name)
-    if not (folder / "adapter").is_dir():
+    left = next((name for name in ("model", "adapter") if (folder / name).is_dir()), None)
+    if left is None or not (folder / "DONE").is_file():
+        what = f"its {left}/ is of an earlier end" if left else "it has nothing to show yet"
         raise UserError(
-            f"{folder} has nothing to show yet: the run has not come to its end; continue it with "
-            f"python scripts/train.py --workdir {folder} --resume"
+            f"the run in {folder} has not come to its end ({what}); continue it with "
+            f"python scripts/train.py --workdir {shlex.quote(str(folder))} --resume"
         )
+    if left == "model":
+        return Made(str(folder / "model"), None, template_name)
+    check_base(folder, base or config.model.path)
     quant = Quant(**config.quant) if "quant" in config else DENSE
     return Made(config.model.path, str(folder / "adapter"), template_name, quant)
+
+
+def check_base(run: Path, base: str) -> None:
+    """Raises where the base at `base` is not the one that a run was trained on; what is missing shows elsewhere."""
+    try:
+        folder = folder_of(base)
+    except UserError:  # it was moved: --combine is told where it is now
+        return
+    known = run / "base.json"
+    if not known.is_file():
+        return
+    began, now = shards.read_json(known, what="what the run knows of its base")["hash"], hf_import.content_hash(folder)
+    if began != now:
+        raise UserError(
+            f"{folder} has content hash {now[:12]}, but {run} was trained on {began[:12]}; put back what it was or "
+            "train on what it is now, in a new run"
+        )
 
 
 def made_of(section: Mapping[str, Any], *, template: str, quant: Mapping[str, Any]) -> Made:

@@ -9,24 +9,23 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
-import shutil
 from typing import Any
 
 import jax
 
-from ftjax import before_after, hosts, inference, reference, retention, reward_report, rollouts, tree, watch
+from ftjax import before_after, hosts, inference, reference, results, retention, reward_report, rollouts, tree, watch
 from ftjax import held_out as held_outs
 from ftjax import mesh as meshes
 from ftjax.adapters import adapter, attach
 from ftjax.algorithms import sft
 from ftjax.algorithms.algorithm import frozen
-from ftjax.checkpoint import hf_export, hf_import, peft
+from ftjax.checkpoint import hf_import
 from ftjax.checkpoint.store import Store
 from ftjax.data import used, versions
 from ftjax.errors import UserError
 from ftjax.evals import by_row
 from ftjax.experiment import Experiment
-from ftjax.runs import card, clock, plots, report, writers
+from ftjax.runs import atomic, clock, plots, report, writers
 from ftjax.runs.folder import Folder, Followed
 from ftjax.runs.jsonl import Jsonl
 from ftjax.train import epochs, loop
@@ -158,8 +157,6 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
         state, facts = store.restore(None, parts.state)
         progress, position = loop.Progress(**facts["progress"]), facts["metrics"]
         say(f"resuming at step {progress.step:,}")
-    elif folder.resumed:
-        position = 0
     parts = dataclasses.replace(parts, state=state)
     inputs = _inputs(x)
     for name, facts in inputs.items():
@@ -230,7 +227,7 @@ def _train(parts: Parts, folder: Folder, say: Callable[[str], None], c: Mapping[
             summary = {"reason": outcome.reason, "step": outcome.progress.step}
             out.close(summary)
             return summary
-        return _finish(parts, folder, store, outcome, before, out)
+        return _finish(parts, folder, store, outcome, before, out, say)
 
 
 def _inputs(x: Experiment) -> dict[str, dict[str, Any]]:
@@ -256,7 +253,10 @@ def _keep_rows(x: Experiment, known: dict[str, Any], folder: Folder, say: Callab
 
 
 def check_same(x: Experiment, workdir: Path) -> None:
-    """Raises where the base or the data of the run in `workdir` is not what it was started with; writes nothing."""
+    """Raises where the run in `workdir` cannot go on as it is now asked to; writes nothing.
+
+    Its base or its data are not what it was started with, it has taken more steps already, or its end has no place.
+    """
     for name, facts in _inputs(x).items():
         if not (workdir / name).exists():
             continue
@@ -266,6 +266,14 @@ def check_same(x: Experiment, workdir: Path) -> None:
                 f"{'the data' if name == 'data.json' else facts['path']} has content hash {facts['hash'][:12]}, but "
                 f"the run began on {known['hash'][:12]}; put back what it was or start a new run"
             )
+    checkpoints = (path for path in (workdir / "checkpoints").glob("*") if path.name.isdecimal())
+    taken, steps = max((int(path.name) for path in checkpoints), default=0), x.config["steps"]
+    if taken > steps:
+        raise UserError(
+            f"config.steps is {steps:,}, but the run in {workdir} is at step {taken:,}; give at least as many "
+            f"(--config.steps={taken}), or start a new run"
+        )
+    results.check(x, workdir)
 
 
 def _tokenizer_facts(x: Experiment) -> dict[str, Any]:
@@ -273,9 +281,9 @@ def _tokenizer_facts(x: Experiment) -> dict[str, Any]:
     return {"fingerprint": x.tokenizer.fingerprint, "template": made.name if made else None, "stop_ids": x.stop_ids}
 
 
-def _position(out: writers.Several) -> Callable[[], int]:
+def _position(out: writers.Several) -> Callable[[], int | None]:
     lines = next((writer for writer in out.writers if isinstance(writer, Jsonl)), None)
-    return lines.position if lines is not None else lambda: 0
+    return lines.position if lines is not None else lambda: None
 
 
 def _before(parts: Parts, folder: Folder, progress: loop.Progress, say: Callable[[str], None]) -> dict[str, Any]:
@@ -304,6 +312,7 @@ def _finish(
     outcome: loop.Outcome,
     before: Mapping[str, Any],
     out: writers.Several,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     x, c, progress = parts.experiment, parts.experiment.config, outcome.progress
     state, used = outcome.state, progress.step
@@ -336,46 +345,19 @@ def _finish(
         "reward_model": x.objective.reward,
         **clock.memory(),
     }
-    folder.summary(summary)
-    before_after.leave(rows, folder)
-    _save_result(parts, folder, state)
+    results.save(x, folder, state, atomic.strict(summary))
     if x.objective.reward:
         summary |= reward_report.leave(x, parts.base, state.trainable, folder)
-        folder.summary(summary)
+    folder.summary(summary)
+    before_after.leave(rows, folder)
     folder.text("answers.jsonl", "".join(json.dumps(row) + "\n" for row in changed))
-    if hosts.is_first():
-        plots.draw(folder.path / "metrics.jsonl", folder.path / "plots")
+    metrics = folder.path / "metrics.jsonl"
+    if hosts.is_first() and metrics.exists():
+        plots.draw(metrics, folder.path / "plots")
+    elif hosts.is_first():
+        say("there are no plots, because config.log.writers has no jsonl, whose metrics.jsonl they are drawn from")
     out.close(summary)
     folder.done()
     shown = changed[: c["eval"]["samples"]]
     flipped = before_after.flipped(rows, summary["change"], [row["prompt"] for row in shown])
     return summary | {"samples": shown, "flipped": flipped}
-
-
-def _save_result(parts: Parts, folder: Folder, state: states.TrainState) -> None:
-    """Writes what was trained: PEFT adapters, those of a value beside them, or after full fine-tuning the model."""
-    x = parts.experiment
-    trained = hosts.readable(state.trainable)
-    if not hosts.is_first():
-        return
-    for left in folder.path.glob("*.tmp-*"):  # of a process that was killed while it wrote
-        shutil.rmtree(left, ignore_errors=True)
-    if x.config["adapter"]["name"] == "none":
-        shutil.rmtree(folder.path / "model", ignore_errors=True)  # of an earlier end of this run
-        made = x.template if x.config["data"]["template"] else None  # else the tokenizer has it
-        hf_export.save(
-            folder.path / "model",
-            trained,
-            x.model_config,
-            x.model_dir,
-            stop_ids=x.stop_ids,
-            template=made.text if made else None,
-        )
-        folder.text("model/README.md", card.of_run(folder.path, "merged"))
-        return
-    trained = jax.device_get(trained)
-    saved = {"base_name": str(x.model_dir), "rslora": x.config["adapter"]["rslora"], "replace": True}
-    peft.save(folder.path / "adapter", x.algorithm.policy(trained), x.model_config, **saved)
-    folder.text("adapter/README.md", card.of_run(folder.path, "adapter"))
-    if x.algorithm.value is not None:
-        peft.save(folder.path / "value", x.algorithm.value(trained), x.model_config, **saved)

@@ -16,13 +16,16 @@ from typing import Any
 from ftjax import disk, errors
 
 SUFFIX = ".ftjax-tmp"
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+# What a path that cannot be written raises: no permission, or something on the way to it that is no folder.
+CLOSED = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
+    errno.ENAMETOOLONG,
+)
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Returns a context in which a full disk, a missing permission or a file in the place of a folder is a UserError
-    that names `path`."""
+    """Returns a context in which a full disk or a path that cannot be is a UserError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -31,7 +34,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise errors.UserError(
                 f"disk full while writing {path} ({free:.0f} MB free); free some space and start again with --resume"
             ) from error
-        if error.errno in _REFUSED:
+        if error.errno in CLOSED:
             raise errors.UserError(f"{path} cannot be written ({error.strerror}); give another --workdir") from error
         raise
 
@@ -61,6 +64,20 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Writes a JSON file, keys sorted, whole or not at all; any number (NumPy's, a 0-d array) is a number."""
     write_text(path, json.dumps(data, indent=2, sort_keys=True, default=number) + "\n")
+
+
+def put(new: Path, place: Path) -> None:
+    """Moves what a folder holds to its place, each file in one step; other files that are in the place stay."""
+    with disk_errors(place):
+        if not place.exists():
+            new.replace(place)
+        else:
+            for file in sorted(path for path in new.rglob("*") if path.is_file()):
+                target = place / file.relative_to(new)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
+            disk.sync_folder(place)
+        disk.sync_folder(place.parent)
 
 
 def sweep(folder: Path) -> None:

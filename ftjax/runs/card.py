@@ -95,13 +95,15 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def of_run(folder: Path, kind: str, origin: str | None = None) -> str:
-    """Returns the card of what a run made, from the files of its folder; its `summary.json` must be written.
+def of_run(folder: Path, kind: str, origin: str | None = None, *, summary: Mapping[str, Any] | None = None) -> str:
+    """Returns the card of what a run made, from the files of its folder.
 
-    `origin` says what was done to it since; then the metrics are those before. `kind` is `adapter` or `merged`.
+    `summary` is what `summary.json` is going to hold where the run is at its end and that is not written yet. `origin`
+    says what was done to it since; then the metrics are those before. `kind` is `adapter` or `merged`.
     """
     read = lambda name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    config, base, summary, known = read("config"), read("base"), read("summary"), read("data")
+    config, base, known = read("config"), read("base"), read("data")
+    summary = read("summary") if summary is None else summary
     named = list(config["data"]["paths"])
     if "files" in known:  # an older ftjax kept no versions
         named = [f"{one['path']} (version `{one['hash'][:12]}`)" for one in known["files"] if one["path"] in named]

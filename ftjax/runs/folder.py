@@ -20,7 +20,7 @@ import traceback
 from typing import Any
 
 from ftjax import config as configs
-from ftjax import errors
+from ftjax import disk, errors
 from ftjax.runs import atomic, provenance
 
 LOCK = ".lock"
@@ -172,7 +172,12 @@ def slug(name: str) -> str:
 
 def _check(path: Path, resume: bool) -> bool:
     """Returns whether the folder holds a run that may be resumed; raises where the folder must not be touched."""
-    if not path.exists():
+    with atomic.disk_errors(path):
+        there = path.exists()
+    above = disk.existing(path)
+    if not there and not above.is_dir():
+        raise errors.UserError(f"{path} is below {above}, which is a file; give a folder as --workdir")
+    if not there:
         if resume:
             raise errors.UserError(
                 f"{path} does not exist, so there is nothing to resume; leave out --resume to start it"

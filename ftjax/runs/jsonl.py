@@ -60,6 +60,15 @@ class Jsonl:
         os.ftruncate(self._file, position)
         self._end = position
 
+    def cut_after(self, step: int) -> None:
+        """Cuts the file before the first line of a later step: what `truncate` does where no position is known."""
+        end = 0
+        for line in self.path.read_bytes().splitlines(keepends=True):
+            if json.loads(line)["step"] > step:
+                break
+            end += len(line)
+        self.truncate(end)
+
     def close(self, summary: Mapping[str, Any]) -> None:  # noqa: ARG002 - summary.json is the folder's
         """Closes the file."""
         self.position()

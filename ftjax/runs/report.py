@@ -122,10 +122,11 @@ def finished(summary: Mapping[str, Any], folder: Path) -> None:
         f"{summary['tokens_per_second']:,.0f} tokens/s, peak memory {gigabytes:.2f} GB"
     )
     say(f"everything is in {folder}; try")
+    run = shlex.quote(str(folder))
     if summary["reward_model"]:
-        say(f"  python scripts/score.py --run {folder} --input FILE.jsonl --output SCORED.jsonl")
+        say(f"  python scripts/score.py --run {run} --input FILE.jsonl --output SCORED.jsonl")
     else:
-        say(f'  python scripts/generate.py --run {folder} --prompt "..."')
+        say(f'  python scripts/generate.py --run {run} --prompt "..."')
 
 
 def evaluated(

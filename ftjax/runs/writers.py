@@ -102,7 +102,8 @@ def make(
     """Returns the writers named in `kinds`, all below the run folder `folder`.
 
     `start` is the step that a resumed run goes on from (0 for a new one), `position` the length of metrics.jsonl at its
-    checkpoint (None for a new run; 0 cuts everything). `project` and `mode` (auto | online | offline | disabled) are
+    checkpoint. Where that is not known (None, or 0 of an older ftjax), because the run was without jsonl then, lines
+    of later steps than `start` are cut. `project` and `mode` (auto | online | offline | disabled) are
     for W&B. Raises UserError on an unknown kind or a package that is not installed.
     """
     for kind in kinds:
@@ -112,8 +113,10 @@ def make(
     if process == 0:
         if "jsonl" in kinds:
             lines = jsonl.Jsonl(folder)
-            if position is not None:
+            if position:
                 lines.truncate(position)
+            else:
+                lines.cut_after(start)
             made.append(lines)
         if "tensorboard" in kinds:
             made.append(tensorboard.TensorBoard(folder, start=start))

@@ -138,7 +138,7 @@ def run(
     watch: Callable[[int, Mapping[str, float], Any], None],
     store: Store,
     writers: Several,
-    position: Callable[[], int],
+    position: Callable[[], int | None],
     cadence: Cadence,
     folder: Path,
     interrupt: Interrupt,

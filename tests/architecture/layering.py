@@ -123,6 +123,7 @@ MAY_NOT_IMPORT = {
     "reference": {"scoring", *_but()},
     "reward_report": _but(),
     "before_after": _but(),
+    "results": _but(),
     **{name: _but(name) for name in COMMANDS - {"sweep"}},
     "own_pairs": {"pipeline", *_but("evaluation", "export", "quantization")},
     "comparison": {"pipeline", *_but("evaluation", "export", "quantization")},

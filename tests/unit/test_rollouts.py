@@ -208,7 +208,8 @@ def of_reward(of_ppo, tmp_path_factory):
     def make(mean_std):
         other = tmp_path_factory.mktemp("reward")
         (other / "adapter").mkdir()
-        (other / "config.json").write_text((folder / "config.json").read_text())
+        for name in ("config.json", "DONE"):
+            (other / name).write_text((folder / name).read_text())
         for file in (folder / "value").iterdir():
             (other / "adapter" / file.name).write_bytes(file.read_bytes())
         if mean_std:
@@ -265,7 +266,8 @@ def test_all_updates_of_a_step_have_one_rate_and_the_value_its_multiple(config_o
 def test_a_run_without_a_head_is_no_value(of_ppo, config_of, tmp_path):
     folder = of_ppo[0]
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text((folder / "config.json").read_text())
+    for name in ("config.json", "DONE"):
+        (tmp_path / "run" / name).write_text((folder / name).read_text())
     (tmp_path / "run" / "adapter").symlink_to(folder / "adapter")
     with pytest.raises(UserError, match="is the run of no reward model and of no PPO: it has no head"):
         experiment.build(config_of("ppo", value__path=str(tmp_path / "run")))

@@ -57,6 +57,7 @@ def make_run(folder, base_folder, seed, *, score=True, normal=TRUTH, **config):
         (folder / "adapter" / "score.json").write_text(json.dumps(facts))
     config = {"algorithm": "reward_model", "model": {"path": str(base_folder)}, "data": {"template": ""}} | config
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "DONE").touch()
     return folder
 
 

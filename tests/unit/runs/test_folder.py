@@ -102,6 +102,19 @@ def test_a_file_as_workdir_is_refused(tmp_path):
         create(tmp_path / "run")
 
 
+@pytest.mark.parametrize("rest", ["x", "x/y"])
+def test_a_folder_below_a_file_is_refused(tmp_path, rest):
+    (tmp_path / "mine.jsonl").write_text("{}")
+    for ask in (lambda path: folder.check(path, False), create):
+        with pytest.raises(errors.UserError, match=r"is below .*mine\.jsonl, which is a file; give a folder"):
+            ask(tmp_path / "mine.jsonl" / rest)
+
+
+def test_a_name_that_is_too_long_for_a_folder_is_refused(tmp_path):
+    with pytest.raises(errors.UserError, match="give another --workdir"):
+        folder.check(tmp_path / ("x" * 300), False)
+
+
 def test_resuming_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(errors.UserError, match="nothing to resume"):
         create(tmp_path / "run", resume=True)

@@ -1,5 +1,10 @@
 """What a run says at its end of what changed."""
 
+from pathlib import Path
+import shlex
+
+import pytest
+
 from ftjax.runs import report
 
 AFTER = {"eval_score": 0.845, "eval_loss": 0.05, "eval_perplexity": 1.05, "eval_retention_loss": 1.86}
@@ -38,3 +43,16 @@ def test_scores_and_pairs_have_the_names_of_the_table():
     change = {"held_out": {"score": SCORE, "accuracy": SCORE}}
     lines = report.changed({"after": after, "change": change})
     assert [line.partition(":")[0] for line in lines] == ["score of its answers", "better one preferred"]
+
+
+@pytest.mark.parametrize(("reward", "script"), [(False, "scripts/generate.py"), (True, "scripts/score.py")])
+def test_the_next_command_can_be_pasted_whatever_the_folder_is_called(capsys, reward, script):
+    folder = Path("/tmp/an odd run; it's")
+    numbers = dict.fromkeys(
+        ("trained_parameters", "trainable_parameters", "parameters", "step", "memory_peak_bytes"), 1
+    )
+    numbers |= {"trainable_share": 1.0, "train_seconds": 1.0, "tokens_per_second": 1.0, "rows": 0, "reason": "done"}
+    numbers |= {"before": {}, "after": {}, "change": {}, "samples": [], "flipped": [], "reward_model": reward}
+    report.finished(numbers, folder)
+    words = shlex.split(capsys.readouterr().out.strip().splitlines()[-1])
+    assert words[:4] == ["python", script, "--run", str(folder)]

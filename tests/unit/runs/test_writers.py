@@ -170,6 +170,20 @@ def test_a_resumed_run_repeats_its_lines_to_the_byte(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == whole
 
 
+@pytest.mark.parametrize("position", [None, 0])
+def test_lines_before_a_checkpoint_of_a_time_without_jsonl_stay_when_it_comes_back(tmp_path, position):
+    lines = jsonl.Jsonl(tmp_path)
+    for step in range(1, 9):
+        lines.write(step, {"loss": 1.0})
+    lines.write(8, {"eval_loss": 1.0})
+    lines.close({})
+    again = make(["jsonl"], tmp_path, start=6, position=position)
+    again.write(7, {"loss": 2.0})
+    again.close({})
+    found = [(row["step"], row["loss"]) for row in jsonl.read(tmp_path / "metrics.jsonl")]
+    assert found == [*((step, 1.0) for step in range(1, 7)), (7, 2.0)]
+
+
 def test_a_file_shorter_than_its_checkpoint_says_is_refused(tmp_path):
     lines = jsonl.Jsonl(tmp_path)
     lines.write(1, {"loss": 1.0})
