@@ -364,6 +364,8 @@ def _derived(x: Experiment) -> dict[str, str]:
     positions = c["data"]["batch_size"] * x.data.length
     epochs = c["steps"] / x.loader.batches_per_epoch
     held = c["eval"]["path"] or f"{c['data']['paths'][0]}, not trained on"
+    twins = training_data.twins(x.data)
+    held += f", nor are {twins:,} equal to them" if twins else ""
     return {
         "model": f"{x.model_config.family}, {total:,} parameters, {_size(tree.nbytes(x.abstract_base))}",
         "trainable": f"{trainable:,} ({trainable / total:.2%}), {_size(tree.nbytes(trained))}",

@@ -32,6 +32,7 @@ from ftjax.models.config import ModelConfig
 from ftjax.objective import Objective
 
 ROUND = 64  # a packed row of preferences is made that much longer at a time
+TWIN = "equal to a held-out row"  # what becomes of such a row: it is not trained on
 
 
 class Data(NamedTuple):
@@ -136,8 +137,31 @@ def _apart(
     if not len(kept):
         raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
     chosen, train[0] = [train[0][i] for i in held], [train[0][i] for i in kept]
+    known = {_read_as(one) for one in chosen}
+    for number, (path, rows) in enumerate(zip(d["paths"], train, strict=True)):
+        twins = [one for one in rows if _read_as(one) in known]
+        if rows and len(twins) == len(rows):
+            raise UserError(
+                f"{path}: each of the {len(rows)} rows to train on is equal to one that is held out, so none is left; "
+                "remove copies (data.py check --fix), or give config.eval.path"
+            )
+        train[number] = [one for one in rows if _read_as(one) not in known]
+        sources[number] = sources[number]._replace(uses={**sources[number].uses, **_named(twins, TWIN)})
     sources[0] = sources[0]._replace(uses={**sources[0].uses, **_named(chosen, used.HELD_OUT)})
     return train, chosen, told, sources
+
+
+def _read_as(row: Any) -> bytes:
+    """Returns what is equal for rows that a model reads as the same text, however often and in what order it comes."""
+    if isinstance(row, encode.Example | prompts.Prompt):
+        return row.ids.tobytes()
+    parts = (row.prompt, *sorted(row.completions, key=lambda ids: ids.tobytes()))
+    return b"".join(len(ids).to_bytes(4, "little") + ids.tobytes() for ids in parts)
+
+
+def twins(data: Data) -> int:
+    """Returns how many rows are not trained on because they are equal to a held-out one."""
+    return sum(use == TWIN for source in data.sources for use in source.uses.values())
 
 
 def _stream(

@@ -219,6 +219,14 @@ def test_derived_numbers_are_right(build):
     assert facts["devices"] == "8 x cpu, mesh {'data': 8, 'fsdp': 1, 'tensor': 1}"
 
 
+def test_what_is_printed_says_that_copies_of_held_out_rows_are_not_trained_on(build, tmp_path):
+    path = bases.write_rows(tmp_path / "twice.jsonl", bases.rows(40) * 2)
+    built = build(**{"data.paths": (str(path),)})
+    facts = built.derived["held out"]
+    assert facts == f"4 rows of {path}, not trained on, nor are 4 equal to them"
+    assert len(built.data.train[0]) == 72
+
+
 def test_the_optimizers_state_can_lie_on_the_host_in_8_bits(build):
     built = build(**{"optimizer.offload": "host", "optimizer.name": "adamw8bit", "adapter.name": "none"})
     laid, shapes = jax.tree.leaves(built.state_shardings.opt_state), jax.tree.leaves(built.abstract_state.opt_state)
