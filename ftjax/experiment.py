@@ -247,8 +247,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
     kept = retention.build(c, tok, name, model_config)
     stream = data.stream(data.train)
     if not c["steps"]:
-        c["steps"] = math.ceil(stream.batches_per_epoch)
-        c["optimizer"]["warmup_steps"] = min(c["optimizer"]["warmup_steps"], c["steps"] // 10)
+        c = training_data.of_one_epoch(c, math.ceil(stream.batches_per_epoch))
     o = dict(c["optimizer"])
     rate = optimizer.schedule(
         steps=c["steps"],

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +26,9 @@ from ftjax.data import (
     template,
     tokenizer,
     used,
+    versions,
 )
+from ftjax.data import rows as rows_of
 from ftjax.errors import UserError
 from ftjax.evals import by_row
 from ftjax.models.config import ModelConfig
@@ -270,6 +273,26 @@ def check_context(config: ModelConfig, rows: Iterable[Any], asked: Any) -> None:
             f"a held-out prompt of {prompt} tokens and config.eval.max_new_tokens {asked.max_new_tokens} exceed the "
             f"context of the model, {config.context}; lower config.eval.max_new_tokens or config.data.max_length"
         )
+
+
+def of_one_epoch(c: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Returns a config with steps 0 as it is run where an epoch has so many: a tenth of them at most warms up."""
+    warmup = min(c["optimizer"]["warmup_steps"], steps // 10)
+    return {**c, "steps": steps, "optimizer": {**c["optimizer"], "warmup_steps": warmup}}
+
+
+def check_unchanged(runs: Iterable[Path], way_out: Callable[[Path], str]) -> None:
+    """Raises where a file holds something else than when one of the runs read it; one that is gone says nothing."""
+    now = functools.cache(lambda path: versions.content(value for _, value in rows_of.attempts(path)).hash)
+    for run in runs:
+        facts = run / used.FACTS
+        for file in json.loads(facts.read_text(encoding="utf-8")).get("files", ()) if facts.exists() else ():
+            path, then = file["path"], file["hash"]
+            if Path(path).exists() and now(path) != then:
+                raise UserError(
+                    f"{path} has changed since {run} read it (version {then[: versions.SHORT]}, now "
+                    f"{now(path)[: versions.SHORT]}); put back what it was, {way_out(run)}"
+                )
 
 
 def _longest(row: Any) -> int:

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from ftjax import config as configs
-from ftjax import sweep
+from ftjax import sweep, training_data
+from ftjax.data import used, versions
 from ftjax.errors import UserError
 from ftjax.runs import folder as folders
 from ftjax.runs import sweeps
@@ -203,6 +204,63 @@ def test_a_folder_with_other_files_or_another_config_is_left_alone(tmp_path):
     sweep.check(tmp_path / "runs", spec, entries, {})
     with pytest.raises(UserError, match=r"was run with another config \(steps: 200, now 7\)"):
         sweep.check(tmp_path / "runs", spec, entries, {"steps": "7"})
+
+
+class Epochs:
+    """Stands for training on files whose epoch has 25 steps."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, job):
+        self.calls.append(job.path.name)
+        finish(job.path, job.changes)
+        made = configs.override(configs.load(job.spec), job.changes).to_dict()
+        made = made if made["steps"] else training_data.of_one_epoch(made, 25)
+        (job.path / "config.json").write_text(json.dumps(made))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_sweep_over_one_epoch_goes_on_and_is_told_from_one_over_so_many_steps(tmp_path, older):
+    first, second, third = Epochs(), Epochs(), Epochs()
+    swept(tmp_path, first, common={"steps": "0"})
+    assert first.calls == NAMES
+    shutil.rmtree(tmp_path / "runs" / NAMES[2])
+    file = tmp_path / "runs" / "sweep.json"
+    told = json.loads(file.read_text())
+    assert told.pop("one_epoch") == NAMES
+    if older:
+        file.write_text(json.dumps(told))
+    swept(tmp_path, second, common={"steps": "0"})
+    assert second.calls == [NAMES[2]]
+    assert json.loads(file.read_text())["one_epoch"] == NAMES
+    with pytest.raises(UserError, match=r"\(steps: 25, now 26\)"):
+        swept(tmp_path, Epochs(), common={"steps": "26", "optimizer.warmup_steps": "2"})
+    shutil.rmtree(tmp_path / "runs")
+    swept(tmp_path, third, common={"steps": "25", "optimizer.warmup_steps": "2"})
+    with pytest.raises(UserError, match=r"\(steps: 25, now 0\)"):
+        swept(tmp_path, Epochs(), common={"steps": "0", "optimizer.warmup_steps": "2"})
+
+
+def test_a_run_is_not_taken_as_done_after_a_file_that_it_read_has_changed(tmp_path):
+    data = bases.write_rows(tmp_path / "mine.jsonl", bases.rows(4))
+    facts = {"files": used.seen([used.Source(str(data), {}, used.TRAINED)])[0]}
+    gone = facts["files"][0] | {"path": str(tmp_path / "gone.jsonl")}
+    swept(tmp_path, Epochs())
+    run = tmp_path / "runs" / NAMES[3]
+    (run / used.FACTS).write_text(json.dumps({"files": [*facts["files"], gone]}))
+    swept(tmp_path, Epochs())
+    then, _ = versions.now(str(data)), bases.write_rows(data, bases.rows(5))
+    with pytest.raises(UserError) as raised:
+        swept(tmp_path, Epochs())
+    assert str(raised.value) == (
+        f"{data} has changed since {run} read it (version {then[:12]}, now {versions.now(str(data))[:12]}); put back "
+        f"what it was, give another --workdir, or move {run} away to have it trained anew"
+    )
+    run.rename(tmp_path / "old")
+    again = Epochs()
+    swept(tmp_path, again)
+    assert again.calls == [NAMES[3]]
 
 
 def test_the_command_of_a_run_makes_its_config_again(tmp_path):
