@@ -244,6 +244,7 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         )
     asked = training_data.hold_out(data, aim, tok, c, model_config)
     training_data.check_context(model_config, (*itertools.chain(*data.train), *data.chosen), asked)
+    training_data.check_length(model_config, c, aim, data)
     kept = retention.build(c, tok, name, model_config)
     stream = data.stream(data.train)
     if not c["steps"]:

@@ -57,6 +57,8 @@ def plan(spec: str, common: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     for changes in configs.sweep(spec):
         name = sweeps.name_of(changes)
+        if name in entries and entries[name] != changes:  # only what the name of a folder cannot have differs
+            name = sweeps.marked(name, changes)
         if name in entries:
             raise UserError(f"{spec}: the sweep has {name} twice; give each run other changes")
         configs.override(configs.load(spec), {**changes, **common})

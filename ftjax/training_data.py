@@ -275,6 +275,23 @@ def check_context(config: ModelConfig, rows: Iterable[Any], asked: Any) -> None:
         )
 
 
+def check_length(config: ModelConfig, c: Mapping[str, Any], objective: Objective, data: Data) -> None:
+    """Raises where packed rows are made longer than the model's context, and than the largest row that they hold."""
+    d, packed = c["data"], c["data"]["layout"] == "packed"
+    if objective.data == "prompts":
+        packed, largest = bool(d.get("text")), 0
+    elif objective.data == "rows":
+        packed, largest = True, 0  # what is held out always is
+    else:
+        largest = max(data.collator.size(row) for row in (*itertools.chain(*data.train), *data.chosen))
+    if packed and data.length > max(config.context, -(-largest // ROUND) * ROUND):
+        key = "row_length" if d.get("row_length") else "max_length"
+        raise UserError(
+            f"config.data.{key} is {data.length}, to which rows are packed, but the context of the model is "
+            f"{config.context}; set that at most"
+        )
+
+
 def of_one_epoch(c: Mapping[str, Any], steps: int) -> dict[str, Any]:
     """Returns a config with steps 0 as it is run where an epoch has so many: a tenth of them at most warms up."""
     warmup = min(c["optimizer"]["warmup_steps"], steps // 10)

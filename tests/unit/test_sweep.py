@@ -94,6 +94,26 @@ def test_a_name_tells_runs_apart_and_is_safe_in_a_path_and_in_a_config_argument(
     assert sweeps.name_of({}) == "base"
 
 
+def test_a_name_that_no_file_system_takes_is_cut_and_marked_and_one_that_fits_stays():
+    paths = [tuple(f"data/{'long' * 8}/{letter}/part-{n}.jsonl" for n in range(6)) for letter in "ab"]
+    names = [sweeps.name_of({"data.paths": one}) for one in paths]
+    assert len(set(names)) == 2
+    assert all(len(f"{name}.log") <= 255 and name.startswith("paths=-data-long") for name in names)
+    assert names == [sweeps.name_of({"data.paths": list(one)}) for one in paths], "the same in sweep.json"
+    assert sweeps.name_of({"x": "y" * 249}) == "x=" + "y" * 249
+    wide = sweeps.name_of({"x": "ü" * 200})
+    assert len(wide.encode()) <= 251
+    assert wide.startswith("x=üü")
+
+
+def test_other_values_that_clean_to_one_name_are_two_runs(tmp_path):
+    runs = '[{"adapter.targets": "q_proj,v_proj"}, {"adapter.targets": "q_proj-v_proj"}]'
+    first, second = sweep.plan(config_file(tmp_path, runs), {})
+    assert first == "targets=q_proj-v_proj"
+    assert second.startswith(f"{first}+")
+    assert list(sweep.plan(config_file(tmp_path, runs), {})) == [first, second]
+
+
 def test_every_run_is_trained_once_and_a_second_call_trains_nothing(tmp_path):
     first, second = Launches(), Launches()
     rows = swept(tmp_path, first)
@@ -265,7 +285,8 @@ def test_a_run_is_not_taken_as_done_after_a_file_that_it_read_has_changed(tmp_pa
 
 def test_the_command_of_a_run_makes_its_config_again(tmp_path):
     spec = config_file(tmp_path)
-    changes = {"adapter.rank": 4, "adapter.targets": "q_proj,v_proj", "data.paths": ("a.jsonl", "b.jsonl")}
+    paths = ("a.jsonl", "/tmp/a, b.jsonl", "/x/it's a file.jsonl", '"quoted".jsonl', "back\\slash, 😀.jsonl", "7")
+    changes = {"adapter.rank": 4, "adapter.targets": "q_proj,v_proj", "data.paths": paths}
     words = sweep.words(spec, changes, tmp_path / "one", True)
     flags, rest = configs.overrides(words)
     again = configs.override(configs.load(spec), flags)
