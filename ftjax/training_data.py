@@ -277,7 +277,7 @@ def check_context(config: ModelConfig, rows: Iterable[Any], asked: Any) -> None:
 
 def check_length(config: ModelConfig, c: Mapping[str, Any], objective: Objective, data: Data) -> None:
     """Raises where packed rows are made longer than the model's context, and than the largest row that they hold."""
-    d, packed = c["data"], c["data"]["layout"] == "packed"
+    d, packed = c["data"], c["data"].get("layout") == "packed"
     if objective.data == "prompts":
         packed, largest = bool(d.get("text")), 0
     elif objective.data == "rows":

@@ -140,6 +140,13 @@ def test_a_row_longer_than_the_context_of_the_model_is_refused_with_its_line(ref
     assert message.endswith("but the context of the model is 128; set config.data.max_length to that at most")
 
 
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_rows_are_not_packed_to_more_than_the_context_of_the_model(build, refused, layout):
+    says = "config.data.max_length is 129, to which rows are packed, but the context of the model is 128; set that"
+    assert says in refused(**{"data.max_length": 129, "data.layout": layout})
+    assert build(**{"data.max_length": 128, "data.layout": layout}).data.length == 128
+
+
 def test_an_answer_that_would_leave_the_context_is_refused_before_the_run(refused):
     assert "config.eval.max_new_tokens 120 exceed the context of the model, 128" in refused(
         **{"eval.max_new_tokens": 120}
