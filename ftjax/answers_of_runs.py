@@ -93,7 +93,8 @@ def collect(
         ask = lambda chats, start, model=model: model.complete(
             [model.prompt_ids(chat) for chat in chats], seed=start, **sampling
         )
-        answering.answer(ask, (), source, out, column=COLUMN, batch_size=batch_size, seed=seed)
+        refuse = lambda chat, model=model: model.refuse(chat, sampling["max_new_tokens"])
+        answering.answer(ask, refuse, (), source, out, column=COLUMN, batch_size=batch_size, seed=seed)
     return found
 
 

@@ -7,12 +7,13 @@ is not done again. Every run has the config's steps (steps 0: one epoch), so sma
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import math
 from pathlib import Path
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ftjax import config as configs
-from ftjax import held_out, sweep
+from ftjax import experiment, held_out, sweep
 from ftjax.data import files, versions
 from ftjax.data import rows as rows_of
 from ftjax.errors import UserError
@@ -21,6 +22,7 @@ from ftjax.runs import atomic, plots, sweeps
 
 SIZES = (50, 100, 200, 500, 1000)
 LEAST = 2  # rows
+_METRIC = re.compile(r"(before|after)\.eval_.+|(?!before\.|after\.)\w+\..+")  # of a section of summary.json
 
 
 class Plan(NamedTuple):
@@ -40,6 +42,7 @@ def plan(folder: Path, spec: str, common: Mapping[str, Any], *, sizes: Sequence[
     rows go, and all rows.
     """
     config = configs.override(configs.load(spec), common)
+    experiment.check(config.to_dict(), experiment.RANGES, experiment.CHOICES)
     if seeds < 1:
         raise UserError(f"--seeds {seeds} must be at least 1")
     if len(config.data.weights):
@@ -79,7 +82,15 @@ def _values(path: str) -> list[Any]:
 
 def _sizes(asked: Sequence[int] | None, rows: int) -> list[int]:
     if asked is None:
-        return sorted({*(size for size in SIZES if size < rows), min(rows, SIZES[-1])})
+        sizes = sorted({*(size for size in SIZES if size < rows), min(rows, SIZES[-1])})
+        if len(sizes) < learning_curve.SIZES:
+            shown, ways = ", ".join(map(str, sizes)), ",".join(str(rows // part) for part in (4, 2, 1))
+            more = f"give others, say --sizes {ways}" if rows // 4 >= LEAST else "collect more"
+            raise UserError(
+                f"{rows} rows to train on make too few of the usual sizes ({shown}) for a curve, which needs "
+                f"{learning_curve.SIZES}; {more}"
+            )
+        return sizes
     for size in asked:
         if not LEAST <= size <= rows:
             raise UserError(f"--sizes {size}: there are {rows:,} rows to train on; give {LEAST} to {rows}")
@@ -112,17 +123,24 @@ def run(
 ) -> learning_curve.Answer:
     """Returns what the runs say of more rows, after those that were missing; with curve.json, curve.md, curve.png.
 
-    Raises `sweep.InterruptedSweepError` after a run that was stopped; the same call goes on.
+    A wrong metric is a UserError, after the first run at the latest. Raises `sweep.InterruptedSweepError` after a run
+    that was stopped; the same call goes on.
     """
+    _check_asked(metric, worth)
 
     def trained(jobs: Sequence[sweep.Job], say: sweep.Say) -> Iterator[sweep.Tried]:
+        for name in sorted(made.entries.keys() - {job.name for job in jobs}):  # done by an earlier call
+            _check_has(folder, name, metric)
         write_data(made)  # into the folder, which is ours by now
-        return train(jobs, say)
+        for job, error in train(jobs, say):
+            yield job, error
+            _check_has(folder, job.name, metric)
 
     rows = sweep.sweep(folder, spec, made.entries, common=common, train=trained, metric=metric, say=say)
     known = [row for row in rows if metric in row.numbers]
-    if not known and any(row.numbers for row in rows):
-        raise UserError(f"--metric {metric}: no run has it; there are {', '.join(sorted(rows[0].numbers))}")
+    if not known:
+        first = next((f": {row.name} {row.status}{row.note and f', {row.note}'}" for row in rows), "")
+        raise UserError(f"no run came to its end, so there is no curve{first}; {folder / 'table.md'} has all of them")
     sizes, values = [made.sizes[row.name] for row in known], [row.numbers[metric] for row in known]
     found = learning_curve.answer(sizes, values, metric=metric.rpartition(".")[2], worth=worth, seed=0)
     atomic.write_json(folder / "curve.json", atomic.strict(facts(rows, made, found, metric)))
@@ -130,6 +148,28 @@ def run(
     if found.curve is not None:
         _draw(folder / "curve.png", sizes, values, found.curve, metric)
     return found
+
+
+def _check_asked(metric: str, worth: float | None) -> None:
+    """Raises for what no run can have, before there is one."""
+    if worth is not None and not 0 <= worth < math.inf:
+        raise UserError(f"--worth {worth} must be a gain, at least 0")
+    if _METRIC.fullmatch(metric) is None:
+        near = files.close_to(f"after.{metric.rpartition('.')[2]}", [name for name in sweeps.MEASURES if "." in name])
+        raise UserError(
+            f"--metric {metric}: must be a number in a section of a run's summary.json{near}; give after.eval_loss, "
+            "after.eval_score or another SECTION.NAME"
+        )
+
+
+def _check_has(folder: Path, name: str, metric: str) -> None:
+    """Raises where a run that is done lacks the metric: no other one will have it."""
+    numbers = sweeps.read(folder, name, {}).numbers
+    if numbers and metric not in numbers:
+        raise UserError(
+            f"--metric {metric}: {folder / name} has none{files.close_to(metric, list(numbers))}; there are "
+            f"{', '.join(sorted(numbers))}"
+        )
 
 
 def facts(

@@ -67,7 +67,7 @@ def ask(held: Any, model: Model, items: Sequence[tasks.Item]) -> list[tasks.Answ
     complete = functools.partial(
         model.complete, max_new_tokens=held.max_new_tokens, temperature=0.0, top_k=0, top_p=1.0, seed=0
     )
-    return tasks.answer(complete, items, held.check or _unmarked, batch_size=held.generate_batch)
+    return tasks.answer(complete, items, held.check or tasks.unmarked, batch_size=held.generate_batch)
 
 
 def counter(model: Model) -> Callable[[str], int]:
@@ -120,8 +120,9 @@ def build(
     )
     sizes = [len(one.ids) for one in examples]
     items = [item(one, records.from_row(source[one.where], one.where), tok) for one in examples]
-    if check and items:
-        try_check(check, section["check"], items[0], examples[0].where)
+    if check:
+        for one, asked in zip(examples, items, strict=True):
+            try_check(check, section["check"], asked, one.where)
     return HeldOut(
         rows=len(examples),
         told=[
@@ -149,17 +150,12 @@ def shown(given: Sequence[tasks.Answer]) -> list[dict[str, Any]]:
 def try_check(check: tasks.Check, name: str, item: tasks.Item, where: str) -> None:
     """Raises where a check cannot score the rows of this file: now, not after the training."""
     try:
-        check(item.row, item.reference)
+        tasks.marked(check, item.row, item.reference)
     except Exception as error:
         raise UserError(
             f"{where}: config.eval.check {name!r} cannot score this row ({type(error).__name__}: {error}); set it to "
             "tasks.exact_match, or to nothing where answers need no score"
         ) from error
-
-
-def _unmarked(row: Mapping[str, Any], prediction: str) -> float:
-    del row, prediction
-    return math.nan
 
 
 def item(example: encode.Example, record: records.Record, tok: tokenizer.Tokenizer) -> tasks.Item:

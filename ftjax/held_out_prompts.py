@@ -63,8 +63,9 @@ def build(
     """Returns the set of these prompts; `section` is the config's `eval`, `source` has their rows by place."""
     check = lookup.lookup("ftjax.evals", section["check"]) if section["check"] else None
     items = [_item(one) for one in rows]
-    if check and items:
-        held_out.try_check(check, section["check"], items[0], rows[0].where)
+    for one, where in zip(items, [row.where for row in rows], strict=True):
+        if check:
+            held_out.try_check(check, section["check"], one, where)
     return HeldOutPrompts(
         rows=len(rows),
         told=[

@@ -35,6 +35,10 @@ class Model:
             return start + self.tokenizer.encode(messages[-1].content).ids
         return encode.prompt_ids(messages, self.tokenizer, made=self.template, tools=())
 
+    def refuse(self, messages: Sequence[records.Message], max_new_tokens: int) -> None:
+        """Raises a UserError for a chat that leaves no room for so many new tokens."""
+        generate.check_room(len(self.prompt_ids(messages)), max_new_tokens, self.config)
+
     def complete(
         self,
         prompts: Sequence[Sequence[int]],

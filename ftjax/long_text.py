@@ -119,6 +119,6 @@ def in_words(protocol: Mapping[str, Any]) -> str:
     """Returns the protocol of a measurement as a sentence."""
     return (
         f"{protocol['counted']:,} of {protocol['tokens']:,} tokens, each once, in windows of {protocol['context']}, "
-        f"{protocol['stride']} apart: after {max(protocol['least_context'], 1)} or more others; no template, "
-        f"{protocol['begins_with'] or 'nothing'} in front"
+        f"{protocol['stride']} apart: from the second one on after {max(protocol['least_context'], 1)} or more others; "
+        f"no template, {protocol['begins_with'] or 'nothing'} in front"
     )

@@ -8,7 +8,6 @@ The base is in memory once: each reward model is an adapter with a head, attache
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +19,9 @@ import numpy as np
 from ftjax import hosts, inference
 from ftjax.adapters import attach
 from ftjax.checkpoint import hf_import, peft, shards
-from ftjax.data import batch, candidates, completions, template, tokenizer
+from ftjax.data import batch, candidates, completions, files, template, tokenizer
 from ftjax.data.preferences import Preference
-from ftjax.errors import UserError, some
+from ftjax.errors import UserError
 from ftjax.models import decoder, heads
 from ftjax.models.config import ModelConfig
 
@@ -301,7 +300,7 @@ def score_file(
                 several = {m.name: _told(each[own], row) for m, each in zip(scorer.models, found.each, strict=True)}
                 made = {names[row.several]: _told(found.total[own], row)}
                 made |= {names[2]: several} if len(scorer.models) > 1 else {}
-                stream.write(_line({**row.row, **made}, row.where) + "\n")
+                stream.write(files.line({**row.row, **made}, row.where) + "\n")
         beside.replace(out)
     finally:
         beside.unlink(missing_ok=True)
@@ -311,11 +310,3 @@ def score_file(
 def _told(scores: np.ndarray, row: completions.Answered) -> Any:
     values = [float(f"{score:.7g}") for score in scores]
     return values if row.several else values[0]
-
-
-def _line(row: Mapping[str, Any], where: str) -> str:
-    try:
-        return json.dumps(row, ensure_ascii=False)
-    except TypeError:
-        strange = [key for key, value in row.items() if not isinstance(value, str | int | float | list | dict | None)]
-        raise UserError(f"{where}: {some(strange, 3)} cannot be written as JSON; remove the column") from None

@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int:
         verb.set_defaults(run=module.run)
     try:
         changes, rest = configs.overrides(argv)
-        arguments = parser.parse_args(rest)
+        arguments = parser.parse_args(_joined(rest))
+        if getattr(arguments, "seed", 0) < 0:
+            raise errors.UserError(f"--seed {arguments.seed} must be at least 0")
         if changes and arguments.verb != "curve":
             raise errors.UserError(f"--config.{next(iter(changes))} is for curve; {arguments.verb} has no config")
         arguments.changes = changes
@@ -58,6 +60,17 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Returns the words, an expression of --keep that begins with a minus as --keep=EXPRESSION: else it is a flag."""
+    found: list[str] = []
+    for word in words:
+        if found[-1:] == ["--keep"] and word.startswith("-") and not word.startswith("--"):
+            found[-1] = f"--keep={word}"
+        else:
+            found.append(word)
+    return found
 
 
 if __name__ == "__main__":

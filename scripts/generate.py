@@ -55,12 +55,14 @@ def main(argv: list[str]) -> int:
         f"there is no folder for --output {out}; make it first": out and not out.absolute().parent.is_dir(),
         f"{source} is no file; give a JSONL file as --input": source and not source.is_file(),
         f"--batch {args.batch} must be at least 1": args.batch < 1,
+        f"--seed {args.seed} must be from 0 to 4294967295": not 0 <= args.seed < 1 << 32,
     }
     for mistake, made in mistakes.items():
         if made:
             raise UserError(mistake)
 
     from ftjax import answering, experiment, inference
+    from ftjax.data import records
     from ftjax.data.records import Message
 
     experiment.use_compilation_cache()
@@ -74,11 +76,14 @@ def main(argv: list[str]) -> int:
         return model.complete([model.prompt_ids(chat) for chat in chats], seed=seed, **sampling)
 
     if args.prompt is not None:
+        records.text(args.prompt, "text", "--prompt")
         print(ask([[*start, Message(role="user", content=args.prompt)]], args.seed)[0])
     elif args.chat:
         talk(ask, start, args.seed)
     else:
-        count = answering.answer(ask, start, source, out, column=args.column, batch_size=args.batch, seed=args.seed)
+        columns = {"column": args.column, "batch_size": args.batch, "seed": args.seed}
+        refuse = lambda chat: model.refuse(chat, args.max_new_tokens)
+        count = answering.answer(ask, refuse, start, source, out, **columns)
         print(f"{count:,} answers in {out}")
     return 0
 

@@ -21,25 +21,35 @@ def written(out_dir: str | Path, *, replace: tuple[str, ...] = ()) -> Iterator[P
     out = Path(out_dir).expanduser()
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give the name of a new folder")
+    if out.is_dir() and out.samefile(Path.cwd()):
+        raise UserError(f"{out}: is the folder that you are in, which would be another one then; give a new folder")
     old = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     foreign = [name for name in old if name not in replace]
     if foreign:
         raise UserError(f"{out}: is not empty ({', '.join(foreign[:3])}); give a new folder, nothing is written over")
-    beside = out.parent / f"{out.name}.tmp-{secrets.token_hex(4)}"
+    named, out = out, Path(os.path.abspath(out))  # "a/.." has no name; a link keeps its own
+    token = secrets.token_hex(4)  # so both names are of nobody else
+    beside, aside = out.parent / f"{out.name}.tmp-{token}", out.parent / f"{out.name}.old-{token}"
     try:
-        with no_room(out):
+        with no_room(named):
             beside.mkdir(parents=True)
             yield beside
             for path in beside.rglob("*"):
                 if path.is_file():  # safetensors makes files that nobody else may read
                     path.chmod(beside.stat().st_mode & 0o666)
             sync(beside)
-            old_name = beside.with_suffix(".old")
             if out.is_dir():
-                out.rename(old_name)
-            beside.rename(out)
+                out.rename(aside)
+            try:
+                beside.rename(out)
+            except OSError:
+                if aside.is_dir():
+                    aside.rename(out)
+                raise
             disk.sync_folder(out.parent)
-            shutil.rmtree(old_name, ignore_errors=True)
+            if aside.is_symlink():
+                aside.unlink()
+            shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -188,7 +188,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def write_rows(path: str | Path, values: Iterable[Any]) -> None:
     """Writes rows as JSON Lines, whole or not at all; a file that is there is refused, and a value that JSON lacks."""
-    write_new(path, (f"{_dumped(value, number)}\n" for number, value in enumerate(values, start=1)))
+    write_new(path, (f"{line(value, f'row {number}')}\n" for number, value in enumerate(values, start=1)))
 
 
 def as_text(value: Any) -> str:
@@ -199,13 +199,14 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def _dumped(value: Any, number: int) -> str:
+def line(value: Any, name: str) -> str:
+    """Returns a row as a line of JSON; a UserError that begins with `name` says what JSON has no form for."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=as_text)
     except errors.UserError as bad:
-        raise errors.UserError(f"row {number}: {bad}") from None
+        raise errors.UserError(f"{name}: {bad}") from None
     except ValueError:
         raise errors.UserError(
-            f"row {number}: JSON cannot hold a number that is not finite (NaN, Infinity); put null or text in its place"
+            f"{name}: JSON cannot hold a number that is not finite (NaN, Infinity); put null or text in its place"
         ) from None
     return text if _SURROGATE.search(text) is None else json.dumps(value, default=as_text)

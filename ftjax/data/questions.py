@@ -26,6 +26,7 @@ def read(path: str | Path) -> list[Question]:
 
 def _question(row: Mapping[str, Any], where: str) -> Question:
     if isinstance(row.get("prompt"), str):
+        records.text(row["prompt"], "prompt", where)
         if not row["prompt"].strip():
             raise UserError(f"{where}: prompt is empty; a model needs something to answer")
         return Question((records.Message(role="user", content=row["prompt"]),), row, where)

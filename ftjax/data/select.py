@@ -17,6 +17,8 @@ from ftjax import errors
 from ftjax.data import files
 
 METHODS = ("facility_location", "k_centre")
+DEEPEST = 100  # of an expression within expressions: far below what Python's own stack allows
+_SHOWN = 80  # characters of an expression in a message
 _BLOCK = 1024  # rows whose similarity to all others is in memory at a time
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
@@ -38,20 +40,25 @@ class Expression:
     """An expression over columns and rules, checked: `names` are those that it reads."""
 
     def __init__(self, text: str, columns: Sequence[str], rules: Sequence[str]) -> None:
-        self.text = text
+        self.text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as bad:
             raise errors.UserError(
-                f"--keep {text[:80]!r}: {bad.args[0] if bad.args else 'too deep'}; write for example: not handled and "
+                f"--keep {self.text!r}: {bad.args[0] if bad.args else 'too deep'}; write for example: not handled and "
                 "ifd < 1"
             ) from None
+        if _depth(self._tree) > DEEPEST:
+            raise errors.UserError(
+                f"--keep {self.text!r}: more than {DEEPEST} operations one within another; write a shorter expression, "
+                "or select in several steps, each from the file of the last"
+            )
         self.names = sorted({node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)} - {"abs"})
         for name in self.names:
             if name not in columns and name not in rules:
                 near = files.close_to(name, [*columns, *rules])
                 raise errors.UserError(
-                    f"--keep {text!r}: there is no column {name!r}{near}; known: {', '.join(columns)}, and the "
+                    f"--keep {self.text!r}: there is no column {name!r}{near}; known: {', '.join(columns)}, and the "
                     f"{len(rules)} rules of data.py check that look at FILE alone"
                 )
         self.kept({name: np.zeros(1) for name in self.names}, count=1)  # what is not allowed is found now
@@ -114,6 +121,14 @@ class Expression:
             f"--keep {self.text!r}: {shown!r} is not allowed; an expression has columns, numbers, and, or, not, "
             "comparisons, + - * /, abs(), is None"
         )
+
+
+def _depth(tree: ast.AST) -> int:
+    """Returns how many expressions stand one within another, without recursion: it may be any number."""
+    level, found = [tree], 0
+    while level:
+        level, found = [inner for node in level for inner in ast.iter_child_nodes(node)], found + 1
+    return found
 
 
 def _not(one: _Value) -> _Value:

@@ -1,6 +1,7 @@
 """A data file in parts, none of which has a row that is nearly one of another part."""
 
 from collections.abc import Mapping, Sequence
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ def parse_shares(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for part in text.split(","):
         name, _, share = part.partition("=")
+        if name.strip() in found:
+            raise errors.UserError(f"parts {text!r}: {name.strip()!r} is there twice; give each part its own name")
         try:
             found[name.strip()] = float(share)
         except ValueError:
@@ -29,8 +32,14 @@ def parse_shares(text: str) -> dict[str, float]:
     bad = [name for name in found if not name.replace("-", "").replace("_", "").isalnum()]
     if bad or len(found) < 2 or not all(0 < share < float("inf") for share in found.values()):
         raise errors.UserError(f"parts {text!r}: give two names or more, of letters and digits, with shares above 0")
-    total = sum(found.values())
-    return {name: share / total for name, share in found.items()}
+    return dict(zip(found, shares(list(found.values())), strict=True))
+
+
+def shares(weights: Sequence[float]) -> list[float]:
+    """Returns weights above 0 by their sum, which may be more than a float holds."""
+    exponent = math.frexp(max(weights))[1]
+    scaled = [math.ldexp(one, -exponent) for one in weights]  # exact: the shares are those of the weights as they are
+    return [one / sum(scaled) for one in scaled]
 
 
 def split(

@@ -1,23 +1,63 @@
 """Versions of data files: what a file held when, of what it was made, by which command.
 
-They lie beside the file, in FILE.versions.json: {"format": 1, "versions": [...]}, newest last. A version is known by
+They lie beside the file, in FILE.versions.json: {"format": 3, "versions": [...]}, newest last. A version is known by
 the hash of its rows; on which lines they are and how their JSON is spaced does not matter. Plain text, for git, DVC or
-a bucket to hold.
+a bucket to hold. What a file was made of is named as seen from its folder, so that a folder can be moved; in a
+`Version` it is named as seen from here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
+import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ftjax import errors
 from ftjax.data import files, rows, template
 
-FORMAT = 2  # 1 had no `template` and no `tokens`; it is read too
+FORMAT = 3  # 2 named parents as seen from where the command ran, 1 had no `template`, no `tokens`; both are read
 SHORT = 12  # characters of a hash that are shown
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _holds(value: Any, is_one: Callable[[Any], bool], names: Iterable[str] | None = None) -> bool:
+    """Tells whether a value is an object of such values, and of these names where they are given."""
+    of_names = isinstance(value, dict) and (names is None or value.keys() == set(names))
+    return of_names and all(map(is_one, value.values()))
+
+
+_TEXT, _COUNT = (_is_text, "text"), (_is_count, "a whole number")
+_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a version in its file: which values will do, in words
+    "hash": _TEXT,
+    "rows": _COUNT,
+    "kind": _TEXT,
+    "characters": _COUNT,
+    "created": _TEXT,
+    "command": _TEXT,
+    "parents": (
+        lambda value: isinstance(value, list) and all(_holds(one, _is_text, ("file", "hash")) for one in value),
+        'a list of {"file": text, "hash": text}',
+    ),
+    "note": _TEXT,
+    "findings": (lambda value: value is None or _holds(value, _is_count), "whole numbers by name, or null"),
+    "template": (
+        lambda value: value is None or _holds(value, _is_text, ("name", "hash")),
+        '{"name": text, "hash": text}, or null',
+    ),
+    "tokens": (lambda value: value is None or _is_count(value), "a whole number, or null"),
+}
+_NEWER = ("template", "tokens")  # which format 1 lacks
 
 
 class Content(NamedTuple):
@@ -109,20 +149,92 @@ def template_facts(made: template.Template | None) -> dict[str, str] | None:
 def history(path: str) -> list[Version]:
     """Returns the versions of a file, oldest first; a UserError says what is wrong with their file."""
     file = place(path)
-    if not file.exists():
-        return []
+    known = functools.cache(_known)  # read once, though the versions of a file have mostly one parent
+    return [] if not file.exists() else [_placed(one, file, form, known) for form, one in _told(file)]
+
+
+def _told(file: Path) -> list[tuple[int, Version]]:
+    """Returns the versions as they stand in their file, each with the file's format."""
+
+    def refuse(why: object) -> NoReturn:
+        raise errors.UserError(f"{file}: no file of versions: {why}; restore it, or move it away") from None
+
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        found = [
-            Version(**{**entry, "parents": tuple(Parent(**parent) for parent in entry["parents"])})
-            for entry in told["versions"]
-        ]
-        form = told["format"]
-    except (ValueError, KeyError, TypeError) as bad:
-        raise errors.UserError(f"{file}: no file of versions ({bad}); restore it, or move it away") from None
-    if form not in (1, FORMAT):
-        raise errors.UserError(f"{file}: format {form!r}, but this ftjax reads {FORMAT}")
-    return found
+    except (ValueError, RecursionError) as bad:
+        refuse(bad)
+    if not isinstance(told, dict) or not isinstance(told.get("versions"), list) or "format" not in told:
+        refuse('it must be {"format": ..., "versions": [...]}')
+    form = told["format"]
+    if not _is_count(form) or not 1 <= form <= FORMAT:
+        raise errors.UserError(f"{file}: format {form!r:.40}, but this ftjax reads 1 to {FORMAT}")
+    for n, entry in enumerate(told["versions"]):
+        if not isinstance(entry, dict):
+            refuse(f"versions[{n}] is {entry!r:.40}, but must be an object")
+        for name in sorted(entry.keys() - _KEYS.keys()):
+            refuse(f"versions[{n}] has {name!r:.40}, which no version has")
+        for name, (will_do, what) in _KEYS.items():
+            if name not in entry and name not in _NEWER:
+                refuse(f"versions[{n}] has no {name!r}")
+            if name in entry and not will_do(entry[name]):
+                refuse(f"versions[{n}].{name} is {entry[name]!r:.40}, but must be {what}")
+    return [
+        (form, Version(**{**one, "parents": tuple(Parent(**parent) for parent in one["parents"])}))
+        for one in told["versions"]
+    ]
+
+
+def _placed(one: Version, file: Path, form: int, known: Callable[[str], set[str]]) -> Version:
+    """Returns a version of a file of versions with its parents named as seen from here."""
+    if form < 3:
+        return dataclasses.replace(one, parents=tuple(_older(parent, file, known) for parent in one.parents))
+    seen = (Parent(os.path.normpath(file.parent / parent.file), parent.hash) for parent in one.parents)
+    return dataclasses.replace(one, parents=tuple(seen))
+
+
+def _older(parent: Parent, file: Path, known: Callable[[str], set[str]]) -> Parent:
+    """Returns a parent that is named as seen from where a command ran, which nobody wrote down.
+
+    It is looked for from here, and from each folder above its child; its own versions must know the hash.
+    """
+    for folder in (Path(), *file.absolute().parents):
+        found = os.path.abspath(folder / parent.file)
+        if parent.hash in known(found):
+            return Parent(found if file.is_absolute() else os.path.relpath(found), parent.hash)
+    return parent
+
+
+def _known(path: str) -> set[str]:
+    """Returns the hashes of a file's versions; none where they cannot be read."""
+    try:
+        return {one.hash for _, one in _told(place(path))}
+    except (OSError, errors.UserError):
+        return set()
+
+
+def _stored(one: Version, folder: Path) -> dict[str, Any]:
+    """Returns a version as its file holds it: with its parents named as seen from there."""
+    parents = [{"file": _seen(folder, parent.file), "hash": parent.hash} for parent in one.parents]
+    return one.as_dict() | {"parents": parents}
+
+
+def _seen(folder: Path, path: str) -> str:
+    """Returns a path as seen from a folder, or whole where it has nothing in common with that: on another disk, say."""
+    whole, base = os.path.abspath(path), os.path.abspath(folder)
+    return whole if os.path.commonpath((whole, base)) == os.path.sep else os.path.relpath(whole, base)
+
+
+def named(path: str, known: Sequence[Version], beginning: str) -> Version:
+    """Returns the version whose hash begins so, of equal ones the newest; a UserError says of none, or of several."""
+    found = {one.hash: one for one in known if one.hash.startswith(beginning)}
+    if not found:
+        shown = ", ".join(one.hash[:SHORT] for one in known[-5:])
+        raise errors.UserError(f"{path} has no version {beginning!r}; its last ones: {shown}")
+    if len(found) > 1:
+        length = max(SHORT, len(beginning) + 4)
+        shown = errors.some([f"{one.hash[:length]} of {one.created}" for one in reversed(found.values())], 5)
+        raise errors.UserError(f"{path} has {len(found)} versions {beginning!r}: {shown}; give more of the hash of one")
+    return next(iter(found.values()))
 
 
 def save(path: str, version: Version) -> bool:
@@ -138,8 +250,9 @@ def save(path: str, version: Version) -> bool:
         version = dataclasses.replace(last, **{name: value for name, value in late.items() if value is not None})
         if version == last:
             return False
-    told = {"format": FORMAT, "versions": [one.as_dict() for one in (*known, version)]}
-    files.write_over(place(path), [json.dumps(told, indent=1, ensure_ascii=False), "\n"])
+    file = place(path)
+    told = {"format": FORMAT, "versions": [_stored(one, file.parent) for one in (*known, version)]}
+    files.write_over(file, [json.dumps(told, indent=1, ensure_ascii=False), "\n"])
     return not same
 
 
@@ -148,11 +261,23 @@ def now(path: str) -> str:
     return content(values(path)).hash
 
 
+def gone(path: str) -> bool:
+    """Tells whether a file is gone and its versions are still there; a UserError says that there is neither."""
+    if path.startswith("world:") or Path(path).exists():
+        return False
+    if not history(path):
+        files.existing(path)
+    return True
+
+
 def changed(path: str) -> str | None:
     """Returns a sentence where a file is not what its last version says, else None (also where it has no version)."""
     if path.startswith("world:"):
         return None
     known = history(path)
+    if known and gone(path):
+        last = known[-1]
+        return f"{path} is gone; its last version, {last.hash[:SHORT]} of {last.created}, had {last.rows:,} rows"
     if not known or known[-1].hash == now(path):
         return None
     return warning(path, known[-1].hash, known[-1].created)
@@ -174,12 +299,12 @@ def lineage(path: str) -> Iterator[tuple[int, str, Version]]:
         for one in reversed(history(file)):
             if wanted is not None and one.hash != wanted:
                 continue
-            if (file, one.hash) in seen:
+            if (os.path.abspath(file), one.hash) in seen:
                 continue
-            seen.add((file, one.hash))
+            seen.add((os.path.abspath(file), one.hash))
             yield depth, file, one
             for parent in one.parents:
-                if parent.file != file:
+                if os.path.abspath(parent.file) != os.path.abspath(file):
                     yield from below(parent.file, parent.hash, depth + 1)
 
     yield from below(path, None, 0)
@@ -193,17 +318,6 @@ def checked(version: Version, summary: Mapping[str, Any], made: template.Templat
         template=template_facts(made),
         tokens=summary["tokens"]["all"] if "tokens" in summary else None,
     )
-
-
-def recorded(
-    path: str, values: Iterable[Any], *, kind: str, command: str, parents: Sequence[str], note: str
-) -> Version:
-    """Returns the version of a file that a command has just written, which is saved beside it."""
-    made = of_rows(
-        values, kind=kind, command=command, parents=[parent_of(name) for name in parents], note=note, findings=None
-    )
-    save(path, made)
-    return made
 
 
 def parent_of(path: str) -> Parent:

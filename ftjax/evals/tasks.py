@@ -1,7 +1,11 @@
 """How often a model's own answer is right: prompts -> greedy answers -> a check of each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import numbers
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ftjax.verify import answers
 
@@ -38,7 +42,8 @@ def begins_with(row: Mapping[str, Any], prediction: str) -> float:
 
 def numeric(row: Mapping[str, Any], prediction: str) -> float:
     """Returns 1 where the last number of the prediction is that of the answer (GSM8K's "#### 72" too), else 0."""
-    wanted = row["answer"] if "answer" in row else row["messages"][-1]["content"]
+    wanted = row.get("answer")
+    wanted = row["messages"][-1]["content"] if wanted is None else wanted
     return float(answers.same_number(prediction, wanted))
 
 
@@ -47,7 +52,21 @@ def answer(
 ) -> list[Answer]:
     """Returns the scored answers in the order of the items; `complete` turns prompts into texts, a batch at a time."""
     texts = dict(completed(complete, [item.prompt_ids for item in items], batch_size=batch_size))
-    return [Answer(item, texts[i], float(check(item.row, texts[i]))) for i, item in enumerate(items)]
+    return [Answer(item, texts[i], marked(check, item.row, texts[i])) for i, item in enumerate(items)]
+
+
+def marked(check: Check, row: Mapping[str, Any], prediction: str) -> float:
+    """Returns the mark that a check gives; raises TypeError where it gives no finite number."""
+    mark = check(row, prediction)
+    if not isinstance(mark, numbers.Real | np.number | np.bool_) or not (math.isfinite(mark) or check is unmarked):
+        raise TypeError(f"it returned {mark!r:.80}, and a mark is a finite number, such as 0.0 or 1.0")
+    return float(mark)
+
+
+def unmarked(row: Mapping[str, Any], prediction: str) -> float:
+    """Returns NaN: the answer is to be shown, not marked."""
+    del row, prediction
+    return math.nan
 
 
 def completed(

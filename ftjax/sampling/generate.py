@@ -45,6 +45,15 @@ def _check_numbers(values: Mapping[str, int | float]) -> None:
             raise UserError(f"{name} {value} must be {said}")
 
 
+def check_room(prompt: int, new: int, config: ModelConfig) -> None:
+    """Raises a UserError where a prompt of so many tokens and so many new ones do not fit into the context."""
+    if prompt + new > config.context:
+        raise UserError(
+            f"a prompt of {prompt} tokens and {new} new ones exceed the context of {config.context}; "
+            "shorten the prompt or lower max_new_tokens"
+        )
+
+
 def _longest(prompts: Sequence[Sequence[int]]) -> int:
     """Returns the length of the longest prompt; raises UserError where one is empty, or there is none."""
     if min(map(len, prompts), default=0) == 0:
@@ -91,11 +100,7 @@ def generate(
         | {"repetition_penalty": repetition_penalty, "samples": samples, "slots": slots}
     )
     longest = _longest(prompts)
-    if longest + max_new_tokens > config.context:
-        raise UserError(
-            f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the context of {config.context}; "
-            "shorten the prompt or lower max_new_tokens"
-        )
+    check_room(longest, max_new_tokens, config)
     if ignore_stop and stop_strings:
         raise UserError("ignore_stop with stop_strings: rows that never stop are not read for strings; leave out one")
     rows = len(prompts) * samples

@@ -14,14 +14,18 @@ _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_])(?<![0-9]\.)"
     r"(?P<sign>(?<![\w)\]%])[-−])?(?:[$€£¥]\s?)?(?P<inner>(?<=[$€£¥])[-−])?"
     r"(?P<digits>[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+|(?<!\.)(?=\.[0-9]))(?P<rest>\.[0-9]+)?"
-    r"(?P<power>[eE][-+]?[0-9]{1,3}(?![0-9A-Za-z]))?"
+    r"(?P<power>[eE][-+]?[0-9]{1,9}(?![0-9A-Za-z]))?"
 )
 _MARK = "####"  # what GSM8K writes before the final answer
 
 
 def normalised(text: str) -> str:
-    """Returns a text in NFKC, case folded, white space as single blanks, without punctuation and quotes around it."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(_OUTER)
+    """Returns a text in NFKC, case folded, white space as single blanks, without punctuation and quotes around it.
+
+    A text of nothing else keeps its punctuation: "?" is no empty answer.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return plain.strip(_OUTER) or plain
 
 
 def equal(text: str, answer: Any) -> bool:

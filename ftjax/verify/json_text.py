@@ -37,13 +37,14 @@ def strictly(text: str) -> Any:
 def follows(value: Any, schema: str) -> bool:
     """Returns whether a parsed value follows a JSON Schema, given as JSON text (2020-12 unless `$schema` says another).
 
-    `format` is a remark, as the standard has it, and references are never fetched. Raises UserError on a bad schema.
+    `format` is a remark, as the standard has it, and references are never fetched. A number that no float holds follows
+    no schema that divides it. Raises UserError on a bad schema.
     """
     import referencing.exceptions
 
     try:
         return bool(_validator(schema).is_valid(value))
-    except RecursionError:
+    except (RecursionError, OverflowError):
         return False
     except referencing.exceptions.Unresolvable as error:
         raise UserError(

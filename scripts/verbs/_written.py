@@ -1,4 +1,4 @@
-"""What verbs that make data files share: refusing a place that is taken before the work, and noting the version."""
+"""What verbs that make data files share: refusing a place that will not do before the work, and noting the version."""
 
 from pathlib import Path
 import shlex
@@ -8,8 +8,11 @@ from ftjax import errors
 
 
 def free(*places: Path) -> None:
-    """Raises a UserError for the first place that is taken, or is no JSON Lines file in a folder that exists."""
-    from ftjax.data import files
+    """Raises a UserError for the first place that is taken, or is no JSON Lines file in a folder that exists.
+
+    Versions that lie there already, of a file that was moved away, must be fit to be gone on with.
+    """
+    from ftjax.data import files, versions
 
     for place in places:
         if place.suffix != ".jsonl":
@@ -17,16 +20,26 @@ def free(*places: Path) -> None:
         if not place.parent.is_dir():
             raise errors.UserError(f"{place}: there is no folder {str(place.parent)!r}; make it first")
         files.refuse_taken(place)
+        versions.history(str(place))
 
 
 def write(place: Path, values: list, *, kind: str, parents: list[str], note: str) -> None:
     """Writes rows and their version, and says so."""
+    from ftjax.data import versions
+
+    made = put(place, values, kind=kind, parents=parents, note=note)
+    print(f"written: {place} ({len(values):,} rows, version {made.hash[: versions.SHORT]})")
+
+
+def put(place: Path, values: list, *, kind: str, parents: list[str], note: str):
+    """Writes rows and their version, which is returned: all that can fail is done before the rows are there."""
     from ftjax.data import files, versions
 
+    known = [versions.parent_of(name) for name in parents if not name.startswith("world:")]
+    made = versions.of_rows(values, kind=kind, command=command(), parents=known, note=note, findings=None)
     files.write_rows(place, values)
-    known = [parent for parent in parents if not parent.startswith("world:")]
-    made = versions.recorded(str(place), values, kind=kind, command=command(), parents=known, note=note)
-    print(f"written: {place} ({len(values):,} rows, version {made.hash[: versions.SHORT]})")
+    versions.save(str(place), made)
+    return made
 
 
 def begun(data, note: str):

@@ -23,7 +23,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints what is wrong with a file; exits with 0 (no error), 1 (errors; --strict: warnings too) or 2 (unread)."""
+    """Prints what is wrong with a file; exits with 0 (no error), 1 (errors; --strict: warnings too) or 2 (no row)."""
     from ftjax.data import check, files, guide, repair, rows, versions
     from scripts.verbs import _progress, _written
 
@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     for taken in (place, arguments.report and arguments.report / "index.html"):  # known before the work is done
         if taken is not None:
             files.refuse_taken(taken)
+    if place is not None:
+        versions.history(str(place))  # of a copy that was moved away: they will be gone on with
     with _progress.bar(quiet=arguments.json) as tell:
         data = check.load(
             arguments.file,
@@ -57,10 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     if place is not None:
         mended = repair.repaired(arguments.file, columns=columns)
         if mended.changes:
-            files.write_rows(place, mended.values)
-            command, note = _written.command(), f"fixed {', '.join(mended.changes)}"
-            parents, kind = [arguments.file], report.summary["kind"]
-            versions.recorded(str(place), mended.values, kind=kind, command=command, parents=parents, note=note)
+            kind, note = report.summary["kind"], f"fixed {', '.join(mended.changes)}"
+            _written.put(place, mended.values, kind=kind, parents=[arguments.file], note=note)
     if arguments.json:
         print(json.dumps(report.as_dict(), ensure_ascii=False))
     else:
@@ -72,4 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(mended.told(place), file=say)
     if said is not None:
         print(said, file=say)
+    if all(isinstance(row.refusal, files.BadRow) for row in data.rows):
+        print(f"error: {arguments.file}: no row can be read; the findings say why", file=sys.stderr)
+        return 2
     return int(report.failed(strict=arguments.strict))

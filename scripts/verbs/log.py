@@ -14,7 +14,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the versions of a file, newest first, and what it was made of; exits with 1 where it has changed since."""
+    """Prints the versions of a file, newest first, and what it was made of; exits with 1 where it has changed since.
+
+    Versions of a file that is gone are printed too, and that it is gone.
+    """
     from ftjax.data import check, rows, used, versions
     from scripts.verbs import _written
 
@@ -24,14 +27,15 @@ def run(arguments: argparse.Namespace) -> int:
         said = _written.noted(version, data, check.run(data, progress=lambda _: None))
         if not arguments.json:
             print(said)
-    changed = versions.changed(arguments.file)
+    gone, changed = versions.gone(arguments.file), versions.changed(arguments.file)
     found = list(versions.lineage(arguments.file))
-    now, read, silent = "", {}, []
+    now, read, silent = None, {}, []
     if arguments.runs is not None:
-        now = versions.now(arguments.file)
-        read, silent = used.of_file(arguments.runs, [now, *(one.hash for _, _, one in found)])
+        now = None if gone else versions.now(arguments.file)
+        asked = [one.hash for _, _, one in found]
+        read, silent = used.of_file(arguments.runs, asked if now is None else [now, *asked])
     if arguments.json:
-        told: dict = {"file": arguments.file, "changed": changed is not None}
+        told: dict = {"file": arguments.file, "changed": changed is not None, "gone": gone}
         told["versions"] = [{"depth": depth, "file": file, **one.as_dict()} for depth, file, one in found]
         if arguments.runs is not None:
             told |= {"hash": now, "runs": read, "silent": silent}

@@ -16,17 +16,21 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Mixes files in given shares, no row twice, in a seeded order."""
+    """Mixes files in given shares, in a seeded order; a row that several files have is taken once."""
     from ftjax.data import mix, rows
     from scripts.verbs import _written
 
     _written.free(arguments.out)
-    parts = [rows.read(file) for file in arguments.files]
+    mix.refuse_twice(arguments.files)
     try:
-        words = arguments.weights.split(",") if arguments.weights else [len(part.rows) for part in parts]
-        weights = [float(word) for word in words]
+        weights = [float(word) for word in arguments.weights.split(",")] if arguments.weights else None
     except ValueError:
         raise errors.UserError(f"--weights {arguments.weights!r} must be numbers with commas, as 3,1") from None
-    values = mix.mix(parts, weights, count=arguments.rows, seed=arguments.seed)
+    parts = [rows.read(file) for file in arguments.files]
+    mixed = mix.mix(parts, weights, count=arguments.rows, seed=arguments.seed)
     note = f"mixed {arguments.weights or 'by size'}"
-    _written.write(arguments.out, values, kind=_written.kind_of(parts[0]), parents=arguments.files, note=note)
+    if mixed.shared:
+        told = f"{mixed.shared:,} rows that a file before theirs has too were taken once"
+        print(told)
+        note += f"; {told}"
+    _written.write(arguments.out, mixed.values, kind=_written.kind_of(parts[0]), parents=arguments.files, note=note)

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+import sys
 
 from ftjax import errors
 
@@ -27,14 +28,13 @@ def run(arguments: argparse.Namespace) -> None:
         return _row(arguments)
     if arguments.runs is not None or arguments.json:
         raise errors.UserError("--runs and --json go with --row LINE; data.py log FILE --runs DIR asks by version")
-    known = versions.history(arguments.file)
+    gone, known = versions.gone(arguments.file), versions.history(arguments.file)
     if not known:
         raise errors.UserError(f"{arguments.file} has no version; data.py log {arguments.file} --save NOTE makes one")
-    found = [one for one in known if one.hash.startswith(arguments.version)] if arguments.version else known[-1:]
-    if not found:
-        shown = ", ".join(one.hash[: versions.SHORT] for one in known[-5:])
-        raise errors.UserError(f"{arguments.file} has no version {arguments.version!r}; its last ones: {shown}")
-    print(json.dumps(found[-1].as_dict(), indent=1, ensure_ascii=False))
+    one = known[-1] if arguments.version is None else versions.named(arguments.file, known, arguments.version)
+    print(json.dumps(one.as_dict(), indent=1, ensure_ascii=False))
+    if gone:
+        print(f"{arguments.file} is gone; its versions are still there", file=sys.stderr)
 
 
 def _row(arguments: argparse.Namespace) -> None:

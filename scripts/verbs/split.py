@@ -24,6 +24,9 @@ def run(arguments: argparse.Namespace) -> None:
     shares = split.parse_shares(arguments.parts)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise errors.UserError(f"--out {arguments.out}: is a file; name a folder")
+    places = {name: arguments.out / f"{name}.jsonl" for name in shares}
+    if arguments.out.exists():
+        _written.free(*places.values())
     data = rows.read(arguments.file)
     if arguments.clusters is not None:
         scored.attach(data)
@@ -32,7 +35,6 @@ def run(arguments: argparse.Namespace) -> None:
             print(data.unscored)
     parts = split.split(data, shares, seed=arguments.seed, by=arguments.by, clusters=arguments.clusters)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    places = {name: arguments.out / f"{name}.jsonl" for name in parts.values}
     _written.free(*places.values())
     print(f"{len(data.rows):,} rows in {parts.groups:,} groups of like rows, the largest of {parts.largest:,}")
     for name, values in parts.values.items():

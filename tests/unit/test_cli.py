@@ -1,6 +1,7 @@
 """A user's mistake is one line on standard error, exit code 2, and nothing written; what works leaves what it says."""
 
 import json
+from pathlib import Path
 import runpy
 import sys
 
@@ -247,6 +248,7 @@ GENERATE = {
     "--model base --prompt Hi --temperature hot": "argument --temperature: invalid float value: 'hot'",
     "--model base --prompt Hi --dtype int4": "argument --dtype: invalid choice: 'int4'",
     "--modle base --prompt Hi": "unknown flag '--modle'. Did you mean '--model'?",
+    "--model base --prompt Hi --seed 4294967296": "--seed 4294967296 must be from 0 to 4294967295",
 }
 
 
@@ -268,6 +270,29 @@ def test_generate_refuses_what_it_cannot_do(refused, words):
 )
 def test_generate_refuses_values_out_of_range(refused, tiny_base, flags, says):
     assert says in refused("generate", "--model", tiny_base, "--prompt", "Hi", *flags)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ('{"prompt": "HELLO"}', "in.jsonl:3: a prompt of "),
+        ('{"prompt": "Hi", "x": NaN}', "in.jsonl:3: JSON cannot hold a number that is not finite"),
+        ('{"prompt": "Hi \\ud800"}', "in.jsonl:3: prompt holds half of a surrogate pair"),
+    ],
+)
+def test_a_row_that_cannot_be_answered_is_refused_by_its_place_before_the_first_is_asked(
+    refused, monkeypatch, tiny_base, here, row, says
+):
+    monkeypatch.setattr(inference.Model, "complete", lambda *_, **__: pytest.fail("a row was asked"))
+    Path("in.jsonl").write_text('{"prompt": "Hi"}\n' * 2 + row.replace("HELLO", "What? " * 200))
+    words = ["generate", "--model", tiny_base, "--input", "in.jsonl", "--output", "out.jsonl", "--max-new-tokens", 8]
+    assert refused(*words).startswith(says)
+    assert [file.name for file in here.iterdir()] == ["in.jsonl"]
+
+
+def test_a_prompt_that_is_no_text_is_refused(refused, tiny_base):
+    words = ["generate", "--model", tiny_base, "--prompt", "\udcff"]
+    assert refused(*words).startswith("--prompt: text holds half of a surrogate pair")
 
 
 def test_a_run_answers_a_prompt_as_its_own_summary_says(command, finished):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 
 import pytest
 
@@ -65,8 +66,8 @@ def test_parts_of_a_seed_are_nested_and_share_no_row_with_what_is_held_out(tmp_p
 
 
 def test_without_sizes_all_rows_are_the_last_one(tmp_path, spec):
-    made = curve.plan(tmp_path / "c", spec, {}, sizes=None, seeds=1)
-    assert sorted(made.sizes.values()) == [50, 57]
+    grown = curve.plan(tmp_path / "c", spec, {"data.paths": "world:known/train?size=150"}, sizes=None, seeds=1)
+    assert sorted(grown.sizes.values()) == [50, 100, grown.rows]
     many = curve.plan(tmp_path / "c", spec, {"data.paths": "world:known/train?size=1400"}, sizes=None, seeds=1)
     assert sorted(many.sizes.values()) == [50, 100, 200, 500, 1000]
 
@@ -106,12 +107,48 @@ def test_a_file_that_has_changed_under_a_curve_is_refused(tmp_path, spec):
     [
         ({"sizes": (10, 58)}, "--sizes 58: there are 57 rows to train on; give 2 to 57"),
         ({"common": {"data.weights": "1"}}, "a mixture has no size to grow"),
-        ({"metric": "after.eval_lost"}, "--metric after.eval_lost: no run has it; there are after.eval_loss"),
+        ({"common": {"seed": "-1"}}, r"config\.seed is -1; it must be between 0"),
+        (
+            {"sizes": None},
+            r"57 rows .* too few of the usual sizes \(50, 57\) .* needs 3; give others, say --sizes 14,28,57",
+        ),
+        (
+            {"metric": "eval_loss"},
+            r"--metric eval_loss: must be a number in a section .*did you mean 'after\.eval_loss'",
+        ),
+        ({"metric": "after.loss"}, r"--metric after\.loss: must be a number in a section"),
+        ({"worth": -1.0}, r"--worth -1\.0 must be a gain, at least 0"),
+        ({"worth": math.nan}, "--worth nan must be a gain"),
     ],
 )
 def test_what_is_wrong_with_a_curve_is_said(tmp_path, spec, options, says):
+    launches = Launches()
     with pytest.raises(UserError, match=says):
-        make(tmp_path / "c", spec, Launches(), **options)
+        make(tmp_path / "c", spec, launches, **options)
+    assert not launches.calls
+
+
+def test_a_metric_that_runs_do_not_have_ends_the_curve_after_the_first_run_and_before_the_next_call(tmp_path, spec):
+    launches = Launches()
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=r"--metric after\.eval_lost: .*seed=0 has none \(did you mean 'after.eval_l"
+        ):
+            make(tmp_path / "c", spec, launches, metric="after.eval_lost")
+        assert launches.calls == ["rows=10+seed=0"]
+    make(tmp_path / "c", spec, launches)
+    assert len(launches.calls) == 6
+
+
+def test_runs_that_all_failed_make_no_curve_and_say_why(tmp_path, spec):
+    def fail(job):
+        raise UserError(f"no room for {job.name}")
+
+    with pytest.raises(
+        UserError,
+        match=r"no run came to its end, .*: rows=10\+seed=0 failed, no room for rows=10\+seed=0; .*table\.md has",
+    ):
+        make(tmp_path / "c", spec, fail)
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path, spec):

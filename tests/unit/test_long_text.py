@@ -52,7 +52,10 @@ def test_a_text_is_measured_by_token_word_and_byte_and_its_protocol_is_told(
         **{"tokens": len(ids), "counted": len(ids) - 1, "words": 97, "bytes": len(whole.encode())},
     }
     out = " ".join(capsys.readouterr().out.split())
-    told = "tokens, each once, in windows of 64, 32 apart: after 32 or more others; no template, nothing in front"
+    told = (
+        "tokens, each once, in windows of 64, 32 apart: from the second one on after 32 or more others; no template, "
+    )
+    told += "nothing in front"
     assert f"{len(ids) - 1:,} of {len(ids):,} {told}" in out
     assert (tmp_path / "out" / "DONE").exists()
 

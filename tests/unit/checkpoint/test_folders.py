@@ -1,6 +1,7 @@
 """A folder appears whole or not at all."""
 
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,45 @@ def test_a_folder_has_its_name_only_when_it_is_whole(tmp_path):
         assert beside.parent == out.parent
     assert [path.name for path in out.iterdir()] == ["a.txt"]
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_what_is_replaced_goes_and_a_folder_of_the_user_beside_it_stays(tmp_path):
+    for folder in ("out", "out.old"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "out" / "a.txt").write_text("before")
+    (tmp_path / "out.old" / "notes.txt").write_text("mine")
+    with folders.written(tmp_path / "out", replace=("a.txt",)) as beside:
+        (beside / "a.txt").write_text("after")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.old"]
+    assert (tmp_path / "out" / "a.txt").read_text() == "after"
+    assert (tmp_path / "out.old" / "notes.txt").read_text() == "mine"
+
+
+def test_what_was_there_comes_back_where_the_new_folder_cannot_take_its_place(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("before")
+    rename = Path.rename
+
+    def fail(path, target):
+        if ".tmp-" in path.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="Input/output"), folders.written(tmp_path / "out", replace=("a.txt",)):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "a.txt").read_text() == "before"
+
+
+def test_the_folder_that_one_is_in_is_refused_and_another_way_to_write_a_name_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^\.: is the folder that you are in"), folders.written("."):
+        pass
+    (tmp_path / "deep").mkdir()
+    with folders.written("deep/../out") as beside:
+        (beside / "a.txt").write_text("a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "out"]
 
 
 def fails(out, error):

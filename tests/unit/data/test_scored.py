@@ -160,7 +160,8 @@ def test_the_guide_says_of_each_rule_whether_it_is_kept(written, tmp_path):
     assert told["versioned"] == (False, "check --save NOTE keeps a version")
     text = page.render(data, report)
     assert "<td class='bad'>no</td><td>versioned</td>" in text
-    versions.recorded(path, check_cases.MANY, kind="answers", command="", parents=[], note="")
+    made = versions.of_rows(check_cases.MANY, kind="answers", command="", parents=[], note="", findings=None)
+    versions.save(path, made)
     assert guide(checked(path)[1])["versioned"][0]
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(check_cases.lines([*check_cases.MANY[:30], {"text": ""}, check_cases.MANY[0]]))

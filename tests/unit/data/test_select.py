@@ -58,6 +58,9 @@ REFUSED = {
     "abs": "is not allowed",
     "-" * 20_000 + "1": "",
     "(" * 500 + "ifd" + ")" * 500: "",
+    "ifd" + " + ifd" * 899 + " > 1": "more than 100 operations one within another",
+    "not " * 900 + "ifd": "more than 100 operations one within another",
+    "-" * 900 + "ifd": "",
 }
 
 
@@ -66,6 +69,15 @@ def test_what_is_no_expression_over_columns_is_refused_and_not_run(text):
     with pytest.raises(UserError) as refused:
         select.Expression(text, ["ifd", "handled"], [])
     assert REFUSED[text] in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_expression_that_is_as_deep_as_it_may_be_is_computed():
+    terms = select.DEEPEST - 4  # a comparison, a name, its context, and the first sum has two
+    expression = select.Expression("ifd" + " + ifd" * terms + " > 50", ["ifd"], [])
+    assert expression.kept(COLUMNS, count=5)[0].tolist() == [False, True, True, False, False]
+    flat = select.Expression(" or ".join(["ifd > 1"] * 5000), ["ifd"], [])
+    assert flat.kept(COLUMNS, count=5)[0].tolist() == [False, False, True, False, False]
 
 
 def test_a_misspelt_column_is_answered_with_the_nearest_and_all_that_there_are():

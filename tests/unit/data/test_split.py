@@ -141,23 +141,62 @@ def test_no_part_is_empty_and_too_few_groups_are_refused(read):
 
 def test_shares_are_words_of_names_and_numbers():
     assert split.parse_shares("train=9,test=1") == {"train": 0.9, "test": 0.1}
+    assert split.parse_shares("train=3e307,test=1e307,dev=1.5e308") == pytest.approx(
+        {"train": 3 / 19, "test": 1 / 19, "dev": 15 / 19}
+    )
     for text in ("train", "train=1", "train=x,test=1", "train=1,test=0", "../a=1,b=1", "a=1,a=2", "a=nan,b=1"):
         with pytest.raises(errors.UserError, match="parts"):
             split.parse_shares(text)
+    with pytest.raises(errors.UserError, match=r"'a' is there twice; give each part its own name"):
+        split.parse_shares("a=.5,b=.5,a =.2")
 
 
 def test_a_mixture_has_the_shares_of_its_weights_and_no_row_twice(read):
     first = read(check_cases.MANY, "a.jsonl")
     second = read([{"text": f"Number {n}."} for n in range(20)], "b.jsonl")
-    made = mix.mix([first, second], [3, 1], count=40, seed=0)
+    mixed = lambda weights, count, seed=0: mix.mix([first, second], weights, count=count, seed=seed).values
+    made = mixed([3, 1], 40)
     kinds = collections.Counter("text" in row for row in made)
     assert kinds == {False: 30, True: 10}
     assert len({json.dumps(row) for row in made}) == 40
-    assert made == mix.mix([first, second], [3, 1], count=40, seed=0)
-    assert made != mix.mix([first, second], [3, 1], count=40, seed=1)
-    assert len(mix.mix([first, second], [3, 1], count=None, seed=0)) == 80  # all of the second: its share is short
-    assert len(mix.mix([first, second], [60, 20], count=None, seed=0)) == 80
+    assert made == mixed([3, 1], 40)
+    assert made != mixed([3, 1], 40, seed=1)
+    assert made == mixed([1.5e308, 5e307], 40)
+    assert len(mixed([3, 1], None)) == 80  # all of the second: its share is short
+    assert mixed([60, 20], None) == mixed(None, None)
+    assert len(mixed(None, None)) == 80
     assert "text" not in made[0] or "text" not in made[1] or "text" not in made[2]  # not file by file
+
+
+def test_a_row_that_several_files_have_is_taken_once_and_counted(read):
+    texts = lambda numbers: [{"text": f"Number {n}."} for n in numbers]
+    first = read([*texts(range(10)), *texts([3])], "a.jsonl")
+    again = [{"extra": None, **row} for row in texts([3, 8])]  # written otherwise, and the same row
+    second, third = read([*texts(range(20, 24)), *again], "b.jsonl"), read(texts([21, 30]), "c.jsonl")
+    made = mix.mix([first, second, third], None, count=None, seed=0)
+    assert made.shared == 3
+    counts = collections.Counter(row["text"] for row in made.values)
+    assert counts == collections.Counter(row["text"] for row in texts([*range(10), 3, 20, 21, 22, 23, 30]))
+    few = mix.mix([first, second], [1, 1], count=8, seed=0)
+    assert {row["text"] for row in few.values} > {row["text"] for row in texts(range(20, 24))}
+    with pytest.raises(errors.UserError, match=r"9 rows: .*b\.jsonl has 4 rows that no file before it has, which is"):
+        mix.mix([first, second], [1, 1], count=9, seed=0)
+    with pytest.raises(errors.UserError, match=r"d\.jsonl: the files before it have all of its rows; leave it out"):
+        mix.mix([first, read(texts([1, 2]), "d.jsonl")], None, count=None, seed=0)
+
+
+def test_a_file_that_is_named_twice_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "a.jsonl")
+    mix.refuse_twice(["a.jsonl", "b.jsonl", "world:format/train", "world:format/test"])
+    for paths, said in (
+        (["a.jsonl", "b.jsonl", "a.jsonl"], r"a\.jsonl is named twice; name each file once"),
+        (["a.jsonl", "./a.jsonl"], r"\./a\.jsonl is a\.jsonl, which is named already"),
+        (["a.jsonl", str(tmp_path / "link.jsonl")], r"link\.jsonl is a\.jsonl, which is named already"),
+        (["world:format/train", "world:format/train"], "world:format/train is named twice"),
+    ):
+        with pytest.raises(errors.UserError, match=said):
+            mix.refuse_twice(paths)
 
 
 def test_a_mixture_that_rows_do_not_suffice_for_or_of_two_kinds_is_refused(read):
@@ -170,3 +209,5 @@ def test_a_mixture_that_rows_do_not_suffice_for_or_of_two_kinds_is_refused(read)
     for weights in ([1, 2], [0], [-1], [float("nan")]):
         with pytest.raises(errors.UserError, match="give one above 0 for each file"):
             mix.mix([first], weights, count=None, seed=0)
+    with pytest.raises(errors.UserError, match="the least is below 1e-09 of all; leave its file out"):
+        mix.mix([first, read([{"text": "One."}], "o.jsonl")], [1e300, 1e-300], count=None, seed=0)

@@ -56,3 +56,20 @@ def test_exact_match_ignores_only_white_space_around_the_answer():
     assert tasks.exact_match(row, " X\n") == 1.0
     assert tasks.exact_match(row, "x") == 0.0
     assert tasks.exact_match(row, "X X") == 0.0
+
+
+@pytest.mark.parametrize("mark", [None, "yes", float("nan"), float("inf"), [1.0]])
+def test_a_check_that_gives_no_finite_number_is_refused(mark):
+    with pytest.raises(TypeError, match="and a mark is a finite number"):
+        tasks.answer(lambda prompts: ["x"] * len(prompts), [item("a", 2)], lambda *_: mark, batch_size=1)
+
+
+@pytest.mark.parametrize("mark", [True, 1, 0.5, np.float32(0.5), np.bool_(True)])
+def test_a_check_may_give_any_kind_of_number(mark):
+    assert tasks.marked(lambda *_: mark, {}, "x") == float(mark)
+
+
+def test_a_number_is_that_of_the_answer_or_where_that_is_null_of_the_message():
+    row = {"answer": None, "messages": [{"role": "assistant", "content": "It is 72."}]}
+    assert tasks.numeric(row, "72") == 1.0
+    assert tasks.numeric({**row, "answer": 5}, "72") == 0.0

@@ -49,6 +49,11 @@ def test_a_value_too_deep_for_its_schema_does_not_follow_it():
     assert not json_text.follows(json_text.parse("[" * 400 + "]" * 400), tree)
 
 
+@pytest.mark.parametrize("text", ["1e400", "1" + "0" * 400])
+def test_a_number_that_no_float_holds_follows_no_schema_that_divides_it(text):
+    assert not json_text.follows(json_text.parse(text), '{"multipleOf": 0.5}')
+
+
 @pytest.mark.parametrize(
     ("schema", "says"),
     [("{", "is no JSON"), ('{"type": "strong"}', r"is wrong at \$.type: 'strong'"), ("[]", "is wrong at")],
