@@ -4,7 +4,9 @@ A config is a locked ConfigDict that only `configs/`, this module and `experimen
 import jax, and neither does a config file, so a typo is found before a device is touched.
 """
 
+import ast
 from collections.abc import Callable, Iterable, Mapping
+import contextlib
 import difflib
 import functools
 import importlib.util
@@ -12,15 +14,19 @@ import inspect
 import itertools
 import json
 from pathlib import Path
+import re
 import types
 import typing
 from typing import Any
+import warnings
 
 import ml_collections
 from ml_collections import config_dict
 
 from ftjax import errors, lookup
 
+# An entry of a tuple and the comma behind it: quoted, where commas and other quotes belong to it, or plain.
+_ITEM = re.compile(r"""\s*(?:("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')\s*|([^,]*))(?:,|$)""", re.DOTALL)
 SCALARS = (bool, int, float, str, tuple)
 
 
@@ -298,20 +304,31 @@ def _tuple(name: str, text: str) -> tuple[Any, ...]:
     inner = text.strip()
     if inner[:1] + inner[-1:] in ("()", "[]"):
         inner = inner[1:-1]
-    items = [item.strip() for item in inner.split(",") if item.strip()]
-    return tuple(_item(name, item) for item in items)
+    items = [(quoted or plain).strip() for quoted, plain in _ITEM.findall(inner)]
+    return tuple(_item(name, item) for item in items if item)
 
 
 def _item(name: str, text: str) -> Any:
     """Returns one entry of a tuple: a number, a quoted string, or the text itself (`2024.jsonl`)."""
+    if text[0] in "'\"":
+        value = _quoted(text)
+        if value is None:
+            raise errors.UserError(f"{name}={text}: the quotes do not close; write a tuple as (1, 2) or (a, b)")
+        return value
     try:
-        return json.loads(text.replace("'", '"')) if text[0] in "'\"-0123456789" else text
+        return json.loads(text) if text[0] in "-0123456789" else text
     except json.JSONDecodeError:
-        if text[0] in "'\"":
-            raise errors.UserError(
-                f"{name}={text}: the quotes do not close; write a tuple as (1, 2) or (a, b)"
-            ) from None
         return text
+
+
+def _quoted(text: str) -> str | None:
+    """Returns a text that is quoted as in JSON, which is how we write one ourselves, or as in Python; else None."""
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a backslash that begins nothing: it stays
+            value = read(text)
+            return value if isinstance(value, str) else None
+    return None
 
 
 def _plain(value: Any) -> Any:

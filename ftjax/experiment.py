@@ -244,11 +244,11 @@ def build(config: ml_collections.ConfigDict) -> Experiment:
         )
     asked = training_data.hold_out(data, aim, tok, c, model_config)
     training_data.check_context(model_config, (*itertools.chain(*data.train), *data.chosen), asked)
+    training_data.check_length(model_config, c, aim, data)
     kept = retention.build(c, tok, name, model_config)
     stream = data.stream(data.train)
     if not c["steps"]:
-        c["steps"] = math.ceil(stream.batches_per_epoch)
-        c["optimizer"]["warmup_steps"] = min(c["optimizer"]["warmup_steps"], c["steps"] // 10)
+        c = training_data.of_one_epoch(c, math.ceil(stream.batches_per_epoch))
     o = dict(c["optimizer"])
     rate = optimizer.schedule(
         steps=c["steps"],
@@ -364,6 +364,8 @@ def _derived(x: Experiment) -> dict[str, str]:
     positions = c["data"]["batch_size"] * x.data.length
     epochs = c["steps"] / x.loader.batches_per_epoch
     held = c["eval"]["path"] or f"{c['data']['paths'][0]}, not trained on"
+    twins = training_data.twins(x.data)
+    held += f", nor are {twins:,} equal to them" if twins else ""
     return {
         "model": f"{x.model_config.family}, {total:,} parameters, {_size(tree.nbytes(x.abstract_base))}",
         "trainable": f"{trainable:,} ({trainable / total:.2%}), {_size(tree.nbytes(trained))}",

@@ -89,7 +89,8 @@ def units(examples: Sequence[encode.Example], tok: tokenizer.Tokenizer) -> perpl
 def split(rows: int, *, most: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns which of a file's rows are held out, in random order, and which are left, in the file's order.
 
-    A share of the rows, at least one and at most `most`; a function of the seed and the number of rows alone.
+    A share of the rows, at least one and at most `most`; a function of the seed and the number of rows alone. Rows that
+    are left may be equal to held-out ones: who trains on them leaves those out (`training_data.read`).
     """
     order = np.random.default_rng(np.random.SeedSequence((seed, 1))).permutation(rows)
     count = min(most, max(1, round(share * rows)))

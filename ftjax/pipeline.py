@@ -14,7 +14,7 @@ from typing import Any
 
 import ml_collections
 
-from ftjax import comparison, experiment, own_pairs, run
+from ftjax import comparison, experiment, own_pairs, run, training_data
 from ftjax import config as configs
 from ftjax.errors import UserError
 from ftjax.runs import folder as folders
@@ -40,6 +40,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, command: list[str], 
         stage = ml_collections.ConfigDict(_filled(config.stages[name].to_dict(), found, name))
         found[name] = workdir / f"{name}-{_digest(stage.to_dict())}"
         if (found[name] / "DONE").exists():
+            training_data.check_unchanged([found[name]], _way_out)
             say(f"stage {number} of {len(names)}, {name}: unchanged, from {found[name]}")
         else:
             say(f"stage {number} of {len(names)}, {name}: {found[name]}")
@@ -62,6 +63,10 @@ def check(config: ml_collections.ConfigDict) -> tuple[str, ...]:
         except UserError as error:
             raise UserError(f"config.stages.{name}: {error}") from None
     return names
+
+
+def _way_out(stage: Path) -> str:
+    return f"give another --workdir, or move {stage} away with the stages that build on it, to have them made anew"
 
 
 def _run(stage: ml_collections.ConfigDict, path: Path, command: list[str], say: Say) -> bool:

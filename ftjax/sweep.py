@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ftjax import config as configs
-from ftjax import experiment, run
+from ftjax import experiment, run, training_data
 from ftjax.errors import UserError
 from ftjax.runs import atomic, sweeps
 from ftjax.runs import folder as folders
@@ -57,6 +57,8 @@ def plan(spec: str, common: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     for changes in configs.sweep(spec):
         name = sweeps.name_of(changes)
+        if name in entries and entries[name] != changes:  # only what the name of a folder cannot have differs
+            name = sweeps.marked(name, changes)
         if name in entries:
             raise UserError(f"{spec}: the sweep has {name} twice; give each run other changes")
         configs.override(configs.load(spec), {**changes, **common})
@@ -72,18 +74,39 @@ def check(folder: Path, spec: str, entries: Mapping[str, Mapping[str, Any]], com
         raise UserError(f"{folder} is a file; give a folder as --workdir")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "sweep.json").exists():
         raise UserError(f"{folder} holds files that are no sweep of ftjax; give another --workdir")
-    for name, changes in entries.items():
-        path = folder / name / "config.json"
-        if not path.exists():
-            continue
-        wanted = configs.override(configs.load(spec), {**changes, **common})
-        both = configs.difference(json.loads(path.read_text(encoding="utf-8")), wanted.to_dict())
-        for key, (old, new) in both.items():
+    begun = [name for name in entries if (folder / name / "config.json").exists()]
+    epochs = _of_one_epoch(folder, spec)
+    for name in begun:
+        known = json.loads((folder / name / "config.json").read_text(encoding="utf-8"))
+        wanted = _asked(spec, {**entries[name], **common})
+        if not wanted["steps"] and name in epochs:  # the run's own config has the steps of its epoch
+            wanted = training_data.of_one_epoch(wanted, known["steps"])
+        for key, (old, new) in configs.difference(known, wanted).items():
             if old is ...:  # newer than the run
                 continue
             raise UserError(
                 f"{folder / name} was run with another config ({key}: {old!r}, now {new!r}); give another --workdir"
             )
+    anew = lambda run: f"give another --workdir, or move {run} away to have it trained anew"
+    training_data.check_unchanged([folder / name for name in begun], anew)
+
+
+def _of_one_epoch(folder: Path, spec: str) -> set[str]:
+    """Returns the names of runs whose steps were asked as 0, one epoch: their own config has the number instead."""
+    file = folder / "sweep.json"
+    told = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if "one_epoch" in told:
+        return set(told["one_epoch"])
+    found = set()
+    for name, changes in told.get("runs", {}).items():  # of an older ftjax, which kept what was asked alone
+        with contextlib.suppress(UserError):  # the config file has changed since
+            found |= {name} if not _asked(spec, configs.thaw({**changes, **told["common"]}))["steps"] else set()
+    return found
+
+
+def _asked(spec: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config that a run is asked for."""
+    return dict(configs.override(configs.load(spec), changes).to_dict())
 
 
 def sweep(
@@ -105,7 +128,12 @@ def sweep(
     failures: dict[str, str] = {}
     stopped: list[str] = []
     with _owned(folder):
-        atomic.write_json(folder / "sweep.json", {"config": spec, "common": dict(common), "runs": dict(entries)})
+        epochs = _of_one_epoch(folder, spec)
+        for name in (name for name in entries if not (folder / name / "config.json").exists()):
+            epochs -= {name}
+            epochs |= {name} if not _asked(spec, {**entries[name], **common})["steps"] else set()
+        told = {"config": spec, "common": dict(common), "runs": dict(entries), "one_epoch": sorted(epochs)}
+        atomic.write_json(folder / "sweep.json", told)
         jobs = []
         for number, (name, changes) in enumerate(entries.items(), start=1):
             path, label = folder / name, f"{number} of {len(entries)}: {name}"

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -25,13 +26,16 @@ from ftjax.data import (
     template,
     tokenizer,
     used,
+    versions,
 )
+from ftjax.data import rows as rows_of
 from ftjax.errors import UserError
 from ftjax.evals import by_row
 from ftjax.models.config import ModelConfig
 from ftjax.objective import Objective
 
 ROUND = 64  # a packed row of preferences is made that much longer at a time
+TWIN = "equal to a held-out row"  # what becomes of such a row: it is not trained on
 
 
 class Data(NamedTuple):
@@ -136,8 +140,31 @@ def _apart(
     if not len(kept):
         raise UserError(f"{d['paths'][0]} has {len(held)} rows, too few to hold some out; give config.eval.path")
     chosen, train[0] = [train[0][i] for i in held], [train[0][i] for i in kept]
+    known = {_read_as(one) for one in chosen}
+    for number, (path, rows) in enumerate(zip(d["paths"], train, strict=True)):
+        twins = [one for one in rows if _read_as(one) in known]
+        if rows and len(twins) == len(rows):
+            raise UserError(
+                f"{path}: each of the {len(rows)} rows to train on is equal to one that is held out, so none is left; "
+                "remove copies (data.py check --fix), or give config.eval.path"
+            )
+        train[number] = [one for one in rows if _read_as(one) not in known]
+        sources[number] = sources[number]._replace(uses={**sources[number].uses, **_named(twins, TWIN)})
     sources[0] = sources[0]._replace(uses={**sources[0].uses, **_named(chosen, used.HELD_OUT)})
     return train, chosen, told, sources
+
+
+def _read_as(row: Any) -> bytes:
+    """Returns what is equal for rows that a model reads as the same text, however often and in what order it comes."""
+    if isinstance(row, encode.Example | prompts.Prompt):
+        return row.ids.tobytes()
+    parts = (row.prompt, *sorted(row.completions, key=lambda ids: ids.tobytes()))
+    return b"".join(len(ids).to_bytes(4, "little") + ids.tobytes() for ids in parts)
+
+
+def twins(data: Data) -> int:
+    """Returns how many rows are not trained on because they are equal to a held-out one."""
+    return sum(use == TWIN for source in data.sources for use in source.uses.values())
 
 
 def _stream(
@@ -246,6 +273,43 @@ def check_context(config: ModelConfig, rows: Iterable[Any], asked: Any) -> None:
             f"a held-out prompt of {prompt} tokens and config.eval.max_new_tokens {asked.max_new_tokens} exceed the "
             f"context of the model, {config.context}; lower config.eval.max_new_tokens or config.data.max_length"
         )
+
+
+def check_length(config: ModelConfig, c: Mapping[str, Any], objective: Objective, data: Data) -> None:
+    """Raises where packed rows are made longer than the model's context, and than the largest row that they hold."""
+    d, packed = c["data"], c["data"].get("layout") == "packed"
+    if objective.data == "prompts":
+        packed, largest = bool(d.get("text")), 0
+    elif objective.data == "rows":
+        packed, largest = True, 0  # what is held out always is
+    else:
+        largest = max(data.collator.size(row) for row in (*itertools.chain(*data.train), *data.chosen))
+    if packed and data.length > max(config.context, -(-largest // ROUND) * ROUND):
+        key = "row_length" if d.get("row_length") else "max_length"
+        raise UserError(
+            f"config.data.{key} is {data.length}, to which rows are packed, but the context of the model is "
+            f"{config.context}; set that at most"
+        )
+
+
+def of_one_epoch(c: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Returns a config with steps 0 as it is run where an epoch has so many: a tenth of them at most warms up."""
+    warmup = min(c["optimizer"]["warmup_steps"], steps // 10)
+    return {**c, "steps": steps, "optimizer": {**c["optimizer"], "warmup_steps": warmup}}
+
+
+def check_unchanged(runs: Iterable[Path], way_out: Callable[[Path], str]) -> None:
+    """Raises where a file holds something else than when one of the runs read it; one that is gone says nothing."""
+    now = functools.cache(lambda path: versions.content(value for _, value in rows_of.attempts(path)).hash)
+    for run in runs:
+        facts = run / used.FACTS
+        for file in json.loads(facts.read_text(encoding="utf-8")).get("files", ()) if facts.exists() else ():
+            path, then = file["path"], file["hash"]
+            if Path(path).exists() and now(path) != then:
+                raise UserError(
+                    f"{path} has changed since {run} read it (version {then[: versions.SHORT]}, now "
+                    f"{now(path)[: versions.SHORT]}); put back what it was, {way_out(run)}"
+                )
 
 
 def _longest(row: Any) -> int:

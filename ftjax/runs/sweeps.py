@@ -5,6 +5,7 @@ Runs that differ in nothing but the seed are one line of the table by mean and s
 
 from collections.abc import Mapping, Sequence
 import csv
+import hashlib
 import io
 import json
 import math
@@ -17,6 +18,7 @@ from ftjax.runs import atomic, plots
 
 SEED = "seed"
 _LABEL = 40  # characters
+_NAME = 251  # bytes: a file system takes 255, of which ".log" beside the folder needs four
 MEASURES = {  # of a summary: path in it, and the head of the column
     "before.eval_loss": "loss before",
     "after.eval_loss": "loss after",
@@ -195,9 +197,16 @@ def _short(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_of(changes: Mapping[str, Any]) -> str:
-    """Returns the name of a run's folder: `rank=4+learning_rate=0.005+seed=0`."""
+    """Returns the name of a run's folder: `rank=4+learning_rate=0.005+seed=0`; a long one ends in a hash."""
     whole = "+".join(f"{key}={value}" for key, value in _short(changes).items()) or "base"
-    return re.sub(r"[^\w.=+-]+", "-", whole)
+    name = re.sub(r"[^\w.=+-]+", "-", whole)
+    return name if len(name.encode()) <= _NAME else marked(name, changes)
+
+
+def marked(name: str, changes: Mapping[str, Any]) -> str:
+    """Returns a name that ends in a hash of the changes: for one that is too long, or that another run has already."""
+    mark = "+" + hashlib.sha256(json.dumps(changes, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return name.encode()[: _NAME - len(mark)].decode(errors="ignore") + mark
 
 
 def _cell(values: Sequence[float], name: str) -> str:

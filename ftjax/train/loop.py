@@ -30,6 +30,9 @@ from ftjax.train.step import Step
 
 SPIKE_WINDOW = 50  # losses that the median of a spike is taken over
 SPIKE_MINIMUM = 10  # before so many steps nothing counts as a spike
+SPIKE_LEAST = 1.0  # nats above the median that are a spike at least: ten times nearly nothing is nearly nothing
+SPIKE_LASTING = 10  # steps that were as high before a step that is a spike; one alone may have rows unlike the others
+SPIKE_ALONE = 20.0  # nats that are a spike at once: a token in 5e8, and that over a whole batch
 MONITOR = "eval_loss"
 
 
@@ -53,13 +56,18 @@ class Progress:
     def limit(self, number: int, factor: float) -> float:
         """Returns the loss above which step `number` is a spike.
 
+        That is `factor` times the median where a run of steps was above it already, else at least `SPIKE_ALONE`: a
+        model that has learned its rows by heart gives an odd one a high loss, and the next batch a low one again.
+
         From the losses of the steps before the last one, also where the last one is known already (after an
         evaluation, or a resume), so that the limit is a function of the step.
         """
         known = self.losses[:-1] if self.step == number else self.losses
         if factor <= 0 or len(known) < SPIKE_MINIMUM:
             return math.inf
-        return factor * statistics.median(known[-SPIKE_WINDOW:])
+        median = statistics.median(known[-SPIKE_WINDOW:])
+        high = max(factor * median, median + SPIKE_LEAST)
+        return high if min(known[-SPIKE_LASTING:]) > high else max(high, SPIKE_ALONE)
 
     def see_eval(self, value: float) -> None:
         """Counts evaluations without improvement."""
@@ -193,7 +201,8 @@ def run(
         good, weight = numbers.pop("applied") > 0, numbers.pop("weight")
         del weight
         if not good:
-            _stop(number, batch, numbers["loss"], progress, folder, save)
+            limit = progress.limit(number, cadence.spike_factor)
+            _stop(number, batch, numbers["loss"], limit, progress, folder, save)
         signals, tokens = np.asarray(sums).tolist()
         stopping = signals > 0
         tokens += numbers.pop("tokens", 0.0)
@@ -267,7 +276,9 @@ def run(
     return Outcome(state=state, progress=progress, reason="interrupted" if asked() else reason)
 
 
-def _stop(number: int, batch: Any, loss: float, progress: Progress, folder: Path, save: Callable[[], None]) -> None:
+def _stop(
+    number: int, batch: Any, loss: float, limit: float, progress: Progress, folder: Path, save: Callable[[], None]
+) -> None:
     """Saves the last good state and the batch, and ends the run with what to do."""
     own = f".{jax.process_index()}" if hosts.several() else ""  # each process has its own rows of the batch
     dump = folder / f"bad_batch_{number}{own}.npz"
@@ -277,8 +288,14 @@ def _stop(number: int, batch: Any, loss: float, progress: Progress, folder: Path
     usual = (
         f"the median of the last steps is {statistics.median(progress.losses):.4g}" if progress.losses else "the first"
     )
-    raise UserError(
-        f"step {number + 1}: the loss or its gradient is not finite or spikes (loss {loss:.6g}; {usual}); the state "
-        f"before it is saved, the batch is in {dump}; look at the batch, start again with a lower "
-        "optimizer.learning_rate, or (a spike) resume with a higher stop.spike_factor"
-    )
+    lower = "start again with a lower optimizer.learning_rate"
+    if math.isfinite(loss) and loss > limit:
+        found = f"the loss spikes (loss {loss:.6g}; above {limit:.4g} counts; {usual})"
+        advice = (
+            f"if the loss of the steps before rose as well, {lower}; if the batch only has rows unlike the others, "
+            "resume with --config.stop.spike_factor=0, which lets every finite loss pass"
+        )
+    else:
+        found = f"the loss or its gradient is not finite (loss {loss:.6g}; {usual})"
+        advice = f"look at the batch, and {lower}"
+    raise UserError(f"step {number + 1}: {found}; the state before it is saved, the batch is in {dump}; {advice}")

@@ -26,7 +26,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_one_line_and_keeps_the_las
     process = start("train", *words(run, **absurd))
     assert process.ends() == 2, process.said()
     (line,) = process.said()[1].splitlines()
-    assert line.startswith("error: step 2: the loss or its gradient is not finite or spikes (loss nan; the median of")
+    assert line.startswith("error: step 2: the loss or its gradient is not finite (loss nan; the median of")
     assert f"the batch is in {run}/bad_batch_1.npz" in line
     assert "lower optimizer.learning_rate" in line
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["1"]

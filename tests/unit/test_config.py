@@ -183,6 +183,16 @@ def test_a_folder_without_a_readable_config_is_no_run(tmp_path, content):
         ("optimizer.nesterov", "true", True),
         ("optimizer.betas", "(0.8, 0.99)", (0.8, 0.99)),
         ("optimizer.betas", "a,'b'", ("a", "b")),
+        ("optimizer.betas", """("/x/it's a file.jsonl",)""", ("/x/it's a file.jsonl",)),
+        ("optimizer.betas", "('/tmp/a, b.jsonl', 2, c.jsonl)", ("/tmp/a, b.jsonl", 2, "c.jsonl")),
+        ("optimizer.betas", r"""'a\'b "c"', "d\"e\u00e9" """, ('a\'b "c"', 'd"eé')),
+        (
+            "optimizer.betas",
+            "it's.jsonl, 2024_01, .*\\.q_proj, '.*\\.v_proj'",
+            ("it's.jsonl", "2024_01", ".*\\.q_proj", ".*\\.v_proj"),
+        ),
+        ("optimizer.betas", "(true, None, -1e-3,)", ("true", "None", -1e-3)),
+        ("optimizer.betas", "[]", ()),
         ("name", "a=b", "a=b"),
         ("resume_from", "runs/x", "runs/x"),
     ],
@@ -211,6 +221,7 @@ def test_an_override_takes_the_type_of_its_field(key, text, value):
         ("optimizer", "1", "config.optimizer is a section, not a value; set one of optimizer.betas"),
         ("optimizer.nesterov", "perhaps", "write true or false"),
         ("optimizer.betas", "('a, 0.9)", "the quotes do not close"),
+        ("optimizer.betas", "('a' b, 0.9)", "the quotes do not close"),
     ],
 )
 def test_a_wrong_override_is_refused_in_one_line(key, value, says):

@@ -140,6 +140,13 @@ def test_a_row_longer_than_the_context_of_the_model_is_refused_with_its_line(ref
     assert message.endswith("but the context of the model is 128; set config.data.max_length to that at most")
 
 
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_rows_are_not_packed_to_more_than_the_context_of_the_model(build, refused, layout):
+    says = "config.data.max_length is 129, to which rows are packed, but the context of the model is 128; set that"
+    assert says in refused(**{"data.max_length": 129, "data.layout": layout})
+    assert build(**{"data.max_length": 128, "data.layout": layout}).data.length == 128
+
+
 def test_an_answer_that_would_leave_the_context_is_refused_before_the_run(refused):
     assert "config.eval.max_new_tokens 120 exceed the context of the model, 128" in refused(
         **{"eval.max_new_tokens": 120}
@@ -217,6 +224,14 @@ def test_derived_numbers_are_right(build):
     assert facts["epoch"] == "1.8 steps; 20 steps are 11.03 epochs"  # 57 rows of 30 tokens, two in a row of 64
     assert facts["held out"].startswith("3 rows of ")
     assert facts["devices"] == "8 x cpu, mesh {'data': 8, 'fsdp': 1, 'tensor': 1}"
+
+
+def test_what_is_printed_says_that_copies_of_held_out_rows_are_not_trained_on(build, tmp_path):
+    path = bases.write_rows(tmp_path / "twice.jsonl", bases.rows(40) * 2)
+    built = build(**{"data.paths": (str(path),)})
+    facts = built.derived["held out"]
+    assert facts == f"4 rows of {path}, not trained on, nor are 4 equal to them"
+    assert len(built.data.train[0]) == 72
 
 
 def test_the_optimizers_state_can_lie_on_the_host_in_8_bits(build):

@@ -9,7 +9,9 @@ from configs import defaults
 from configs.ppo import pipeline as file
 from ftjax import config as configs
 from ftjax import pipeline
+from ftjax.data import used
 from ftjax.errors import UserError
+from tests import bases
 
 
 def config_of(stages, order=None):
@@ -55,6 +57,20 @@ def test_what_is_unchanged_is_used_again(ran, tmp_path):
     again = run(stages, tmp_path), run(stages, tmp_path)
     assert len(ran) == 2
     assert again[0] == again[1]
+
+
+def test_a_stage_is_not_used_again_after_a_file_that_it_read_has_changed(ran, tmp_path):
+    stages = {"first": stage(), "second": stage(run="@first")}
+    run(stages, tmp_path / "runs")
+    data = bases.write_rows(tmp_path / "mine.jsonl", bases.rows(4))
+    (folder,) = (tmp_path / "runs").glob("first-*")
+    files, _ = used.seen([used.Source(str(data), {}, used.TRAINED)])
+    (folder / used.FACTS).write_text(json.dumps({"files": files}))
+    run(stages, tmp_path / "runs")
+    bases.write_rows(data, bases.rows(5))
+    with pytest.raises(UserError, match=rf"{data} has changed since {folder} read it .* or move {folder} away with"):
+        run(stages, tmp_path / "runs")
+    assert len(ran) == 2
 
 
 def test_a_change_makes_a_stage_and_what_builds_on_it_anew_beside_the_old_ones(ran, tmp_path):

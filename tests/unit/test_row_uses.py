@@ -8,6 +8,7 @@ import pytest
 
 from ftjax import training_data
 from ftjax.data import tokenizer, used, versions
+from ftjax.errors import UserError
 from tests import bases
 
 LONG = {"messages": [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": "red " * 60}]}
@@ -52,6 +53,39 @@ def test_a_file_of_its_own_is_held_out_as_far_as_it_is_asked(read, tmp_path):
     (first, second), _ = read("rows", data=(train,), eval_path=test)
     assert first == (dict.fromkeys(range(1, 6), used.TRAINED), used.NOT_READ)
     assert second == (dict.fromkeys(range(1, 4), used.HELD_OUT), used.NOT_READ)
+
+
+KINDS = {
+    "rows": bases.rows(24),
+    "pairs": bases.pairs(24),
+    "prompts": [{"prompt": row["prompt"]} for row in bases.pairs(24)],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_row_equal_to_a_held_out_one_is_trained_on_in_whichever_file_and_form_it_stands(read, tmp_path, kind):
+    rows = KINDS[kind]
+    spaced = [dict(reversed(row.items())) | {"note": "a copy"} for row in rows]
+    once = str(bases.write_rows(tmp_path / "once.jsonl", rows))
+    twice = str(bases.write_rows(tmp_path / "twice.jsonl", rows + spaced))
+    ((alone, _),), one = read(kind, data=(once,))
+    ((first, _), (second, _)), two = read(kind, data=(twice, once))
+    assert training_data.twins(one) == 0
+    assert set(alone.values()) == {used.TRAINED, used.HELD_OUT}, "nothing changes where no row comes twice"
+    held = {(line - 1) % 24 for line, use in first.items() if use == used.HELD_OUT}
+    assert held
+    trained = {(line - 1) % 24 for lines in (first, second) for line, use in lines.items() if use == used.TRAINED}
+    assert trained == set(range(24)) - held
+    twins = sum(use == training_data.TWIN for lines in (first, second) for use in lines.values())
+    assert twins == training_data.twins(two) == 3 * len(held) - len(two.chosen)
+    given = {(int(row.where.rpartition(":")[2]) - 1) % 24 for rows in two.train for row in rows}
+    assert not given & held
+
+
+def test_a_file_of_one_row_many_times_has_nothing_to_hold_out(read, tmp_path):
+    path = str(bases.write_rows(tmp_path / "a.jsonl", bases.rows(1) * 8))
+    with pytest.raises(UserError, match="each of the 6 rows to train on is equal to one that is held out"):
+        read("rows", data=(path,))
 
 
 def test_an_answer_behind_the_cut_is_named(read, tmp_path):

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from ftjax import config as configs
-from ftjax import sweep
+from ftjax import sweep, training_data
+from ftjax.data import used, versions
 from ftjax.errors import UserError
 from ftjax.runs import folder as folders
 from ftjax.runs import sweeps
@@ -91,6 +92,26 @@ def test_a_name_tells_runs_apart_and_is_safe_in_a_path_and_in_a_config_argument(
         "targets=q_proj-v_proj+paths=-a-b.jsonl-"
     )
     assert sweeps.name_of({}) == "base"
+
+
+def test_a_name_that_no_file_system_takes_is_cut_and_marked_and_one_that_fits_stays():
+    paths = [tuple(f"data/{'long' * 8}/{letter}/part-{n}.jsonl" for n in range(6)) for letter in "ab"]
+    names = [sweeps.name_of({"data.paths": one}) for one in paths]
+    assert len(set(names)) == 2
+    assert all(len(f"{name}.log") <= 255 and name.startswith("paths=-data-long") for name in names)
+    assert names == [sweeps.name_of({"data.paths": list(one)}) for one in paths], "the same in sweep.json"
+    assert sweeps.name_of({"x": "y" * 249}) == "x=" + "y" * 249
+    wide = sweeps.name_of({"x": "ü" * 200})
+    assert len(wide.encode()) <= 251
+    assert wide.startswith("x=üü")
+
+
+def test_other_values_that_clean_to_one_name_are_two_runs(tmp_path):
+    runs = '[{"adapter.targets": "q_proj,v_proj"}, {"adapter.targets": "q_proj-v_proj"}]'
+    first, second = sweep.plan(config_file(tmp_path, runs), {})
+    assert first == "targets=q_proj-v_proj"
+    assert second.startswith(f"{first}+")
+    assert list(sweep.plan(config_file(tmp_path, runs), {})) == [first, second]
 
 
 def test_every_run_is_trained_once_and_a_second_call_trains_nothing(tmp_path):
@@ -205,9 +226,67 @@ def test_a_folder_with_other_files_or_another_config_is_left_alone(tmp_path):
         sweep.check(tmp_path / "runs", spec, entries, {"steps": "7"})
 
 
+class Epochs:
+    """Stands for training on files whose epoch has 25 steps."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, job):
+        self.calls.append(job.path.name)
+        finish(job.path, job.changes)
+        made = configs.override(configs.load(job.spec), job.changes).to_dict()
+        made = made if made["steps"] else training_data.of_one_epoch(made, 25)
+        (job.path / "config.json").write_text(json.dumps(made))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_sweep_over_one_epoch_goes_on_and_is_told_from_one_over_so_many_steps(tmp_path, older):
+    first, second, third = Epochs(), Epochs(), Epochs()
+    swept(tmp_path, first, common={"steps": "0"})
+    assert first.calls == NAMES
+    shutil.rmtree(tmp_path / "runs" / NAMES[2])
+    file = tmp_path / "runs" / "sweep.json"
+    told = json.loads(file.read_text())
+    assert told.pop("one_epoch") == NAMES
+    if older:
+        file.write_text(json.dumps(told))
+    swept(tmp_path, second, common={"steps": "0"})
+    assert second.calls == [NAMES[2]]
+    assert json.loads(file.read_text())["one_epoch"] == NAMES
+    with pytest.raises(UserError, match=r"\(steps: 25, now 26\)"):
+        swept(tmp_path, Epochs(), common={"steps": "26", "optimizer.warmup_steps": "2"})
+    shutil.rmtree(tmp_path / "runs")
+    swept(tmp_path, third, common={"steps": "25", "optimizer.warmup_steps": "2"})
+    with pytest.raises(UserError, match=r"\(steps: 25, now 0\)"):
+        swept(tmp_path, Epochs(), common={"steps": "0", "optimizer.warmup_steps": "2"})
+
+
+def test_a_run_is_not_taken_as_done_after_a_file_that_it_read_has_changed(tmp_path):
+    data = bases.write_rows(tmp_path / "mine.jsonl", bases.rows(4))
+    facts = {"files": used.seen([used.Source(str(data), {}, used.TRAINED)])[0]}
+    gone = facts["files"][0] | {"path": str(tmp_path / "gone.jsonl")}
+    swept(tmp_path, Epochs())
+    run = tmp_path / "runs" / NAMES[3]
+    (run / used.FACTS).write_text(json.dumps({"files": [*facts["files"], gone]}))
+    swept(tmp_path, Epochs())
+    then, _ = versions.now(str(data)), bases.write_rows(data, bases.rows(5))
+    with pytest.raises(UserError) as raised:
+        swept(tmp_path, Epochs())
+    assert str(raised.value) == (
+        f"{data} has changed since {run} read it (version {then[:12]}, now {versions.now(str(data))[:12]}); put back "
+        f"what it was, give another --workdir, or move {run} away to have it trained anew"
+    )
+    run.rename(tmp_path / "old")
+    again = Epochs()
+    swept(tmp_path, again)
+    assert again.calls == [NAMES[3]]
+
+
 def test_the_command_of_a_run_makes_its_config_again(tmp_path):
     spec = config_file(tmp_path)
-    changes = {"adapter.rank": 4, "adapter.targets": "q_proj,v_proj", "data.paths": ("a.jsonl", "b.jsonl")}
+    paths = ("a.jsonl", "/tmp/a, b.jsonl", "/x/it's a file.jsonl", '"quoted".jsonl', "back\\slash, 😀.jsonl", "7")
+    changes = {"adapter.rank": 4, "adapter.targets": "q_proj,v_proj", "data.paths": paths}
     words = sweep.words(spec, changes, tmp_path / "one", True)
     flags, rest = configs.overrides(words)
     again = configs.override(configs.load(spec), flags)

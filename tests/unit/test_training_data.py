@@ -107,6 +107,8 @@ MIXED = [*bases.pairs(3), *labelled(9)]
             {"data.row_length": 12},
             "tokens, but a row of a batch holds 12; make the row longer, or max_length smaller",
         ),
+        ("dpo", bases.pairs(12), {"data.max_length": 400}, "config.data.max_length is 400, to which rows are packed"),
+        ("dpo", bases.pairs(12), {"data.row_length": 999}, "config.data.row_length is 999, to which rows are packed"),
         ("dpo", bases.pairs(1), {}, "data.jsonl has 1 rows, too few to hold some out; give config.eval.path"),
         ("kto", bases.pairs(1), {}, "data.jsonl:1: no other row has another prompt and completions that fit behind"),
         ("dpo", bases.pairs(12), {"data.prefix": "share"}, "config.data.prefix is 'share'. Did you mean 'shared'?"),
@@ -135,6 +137,18 @@ def test_pairs_are_taken_apart_for_kto_and_rankings_stay_together_for_dpo(build)
     batch = build("dpo", RANKED).loader.batch(0)
     prompts = (batch.pair_weights.sum(axis=1)).round(5)
     np.testing.assert_allclose(prompts, prompts.round(), atol=1e-5)
+
+
+def test_a_row_of_many_short_completions_may_be_longer_than_the_context(build):
+    many = [
+        {
+            "prompt": row["prompt"],
+            "completions": [f"{n} {row['chosen']}" for n in range(24)],
+            "ranks": list(range(1, 25)),
+        }
+        for row in bases.pairs(6)
+    ]
+    assert build("dpo", many).data.length > 128
 
 
 def test_a_mixture_takes_as_many_rows_as_the_weights_say(tiny_base, tmp_path):

@@ -151,16 +151,53 @@ def test_a_step_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
     assert_same(kept, good.run().state)
 
 
-def test_a_spike_stops_the_run():
+def seen(*losses):
     progress = loop.Progress()
-    for loss in [2.0] * loop.SPIKE_MINIMUM:
-        assert progress.limit(1, 3.0) == math.inf
+    for loss in losses:
         progress.see_loss(loss)
-    assert progress.limit(1, 3.0) == 6.0
-    assert progress.limit(1, 0.0) == math.inf
-    for loss in [1.0] * loop.SPIKE_WINDOW:
-        progress.see_loss(loss)
-    assert progress.limit(1, 3.0) == 3.0
+    return progress
+
+
+def test_nothing_is_a_spike_before_there_are_losses_to_compare_with_or_where_the_factor_is_0():
+    for count in range(loop.SPIKE_MINIMUM):
+        assert seen(*[2.0] * count).limit(1, 3.0) == math.inf
+    assert seen(*[2.0] * loop.SPIKE_MINIMUM).limit(1, 3.0) == loop.SPIKE_ALONE
+    assert seen(*[2.0] * loop.SPIKE_MINIMUM).limit(1, 0.0) == math.inf
+
+
+def test_a_loss_that_no_sound_model_has_is_a_spike_at_once_and_the_median_says_where_losses_are_high():
+    assert seen(*[0.5] * 60).limit(1, 10.0) == 20.0
+    assert seen(*[5.0] * 60).limit(1, 10.0) == 50.0
+    assert seen(*[5.0] * 60, *[2.5] * 50).limit(1, 10.0) == 25.0
+
+
+def test_a_loss_that_stays_high_is_a_spike_and_one_odd_batch_after_another_is_not():
+    """What diverges stays up; a model that knows its rows by heart is at 12.7 nats on a rare one, and back at once."""
+    sure = [7.184e-05] * 48
+    assert seen(*sure).limit(48, 10.0) > 12.7371
+    odd = [12.7371, 7e-05, 9.1, 8.3, 0.4] * 8
+    assert all(seen(*sure, *odd[:number]).limit(1, 10.0) == 20.0 for number in range(len(odd)))
+    for number in range(15):
+        limit = seen(*[0.3] * 40, *[7.5] * number).limit(1, 10.0)
+        assert (limit < 7.5) == (number >= loop.SPIKE_LASTING)
+    low = seen(*sure, *[0.01] * 20).limit(1, 10.0)
+    assert low == 20.0, "a hundred times the median, but nothing to stop for"
+
+
+@pytest.mark.parametrize(
+    ("loss", "limit", "says"),
+    [
+        (12.5, 3.0, r"step 4: the loss spikes \(loss 12.5; above 3 counts; the median of the last steps is 0.3\); .*"
+            r"bad_batch_3\.npz; if the loss .*lower optimizer\.learning_rate; .*--config\.stop\.spike_factor=0"),
+        (2.5, 3.0, r"step 4: the loss or its gradient is not finite \(loss 2.5; .*lower optimizer\.learning_rate$"),
+        (math.inf, 3.0, r"step 4: the loss or its gradient is not finite \(loss inf; "),
+    ],
+)  # fmt: skip
+def test_what_ends_a_run_is_told_with_what_helps(tmp_path, tiny_batch, loss, limit, says):
+    saved = []
+    with pytest.raises(UserError, match=says):
+        loop._stop(3, tiny_batch, loss, limit, seen(0.3), tmp_path, lambda: saved.append(True))
+    assert saved == [True]
 
 
 def test_patience_counts_evaluations_without_improvement(tmp_path, sft_case, tiny_batch):
