@@ -108,8 +108,9 @@ def _key(j: Mapping[str, Any]) -> str:
     return key
 
 
-def measure(x: Judging, say: Callable[[str], None]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns what judge.json and judgments.jsonl hold, after asking what was never asked before."""
+def measure(x: Judging, say: Callable[[str], None], keep: Callable[[list[dict[str, Any]]], None]) -> dict[str, Any]:
+    """Returns what judge.json holds, after asking what was never asked before; `keep` gets what judgments.jsonl holds
+    before anything is reckoned, so that it is there to look at where the verdicts come to nothing."""
     j, d, e = x.config["judge"], x.config["data"], x.config["eval"]
     requests = [one.messages for asked in x.asked for one in asked]
     budget = Budget(
@@ -129,9 +130,9 @@ def measure(x: Judging, say: Callable[[str], None]) -> tuple[dict[str, Any], lis
     judged = [
         judge.read(j["mode"], asked, [one.text for one in own]) for asked, own in zip(x.asked, answers, strict=True)
     ]
-    rows = [_row(*three) for three in zip(x.pairs, judged, answers, strict=True)]
+    keep([_row(*three) for three in zip(x.pairs, judged, answers, strict=True)])
     numbers = judge_report.report(x.pairs, judged, level=e["level"], resamples=e["resamples"], seed=x.config["seed"])
-    facts = {
+    return {
         "judge": {**identity, "mode": j["mode"]},
         "data": {"path": d["path"], "hash": _hash(x.pairs), "a": d["a"], "b": d["b"]},
         "verdict": judge_report.in_words(numbers, a=d["a"], b=d["b"]),
@@ -147,7 +148,6 @@ def measure(x: Judging, say: Callable[[str], None]) -> tuple[dict[str, Any], lis
         },
         **numbers,
     }
-    return facts, rows
 
 
 def _tenths(say: Callable[[str], None]) -> Callable[[int, int], None]:

@@ -7,7 +7,8 @@ python scripts/compare.py --runs runs/A runs/B --baseline A --out DIR --evaluati
 --runs takes run folders, folders of scripts/evaluate.py on held-out rows, `base` (what the first run was before
 training) and `base:RUN`. --evaluations adds benchmarks, more held-out rows and judges of these runs, --votes what
 people chose. --bar names the smallest model whose interval lies beyond it. Exit status 2 where runs cannot be compared:
-other held-out rows, another version of the data, another template; --force compares what they share and says so.
+other held-out rows, checks or lengths of answers, another version of the data, another template; --force compares what
+they share and says so.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--votes", action="append", default=[], help="a JSONL file of people's votes")
     parser.add_argument("--bar", type=float, help="what the smallest capable model must reach")
     parser.add_argument("--level", type=float, default=0.95, help="of intervals, and 1 - that of tests")
-    parser.add_argument("--force", action="store_true", help="compare what differs in rows, data or template")
+    parser.add_argument("--force", action="store_true", help="compare what differs in rows, checks, data or template")
     flags = cli.parse(parser, argv)
     cli.refuse({f"--level {flags.level}: give a share between 0 and 1, say 0.95": not 0 < flags.level < 1})
 

@@ -69,8 +69,7 @@ def _stopped(workdir: Path | None) -> bool:
 
 def _judge(root: Any, built: Any, folder: folders.Folder, report: Any) -> Any:
     report.say(f"{built.name} on {len(built.pairs):,} pairs, {sum(map(len, built.asked)):,} requests")
-    found, rows = root.measure(built, report.say)
-    _lines(folder, "judgments.jsonl", rows)
+    found = root.measure(built, report.say, lambda rows: _lines(folder, "judgments.jsonl", rows))
     folder.json("judge.json", found)
     return lambda: report.judged(found, folder.path)
 

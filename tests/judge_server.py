@@ -64,6 +64,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         elif how == "garbage":
             self.send(200, b"<html>come back later</html>")
+        elif how == "packed":
+            self.send(200, b"this is not gzip", {"content-encoding": "gzip"})
+        elif isinstance(how, bytes):
+            self.send(200, how)
         else:
             with self.server.lock:
                 self.server.answered[shown] += 1

@@ -1,4 +1,4 @@
-"""Whether systems may be compared: the same rows, the same version of the data, the same template."""
+"""Whether systems may be compared: the same rows, checks, lengths of answers, template and version of the data."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +22,7 @@ def agreed(found: Sequence[System], baseline: System, *, force: bool) -> list[st
     for one in found:
         if one is not baseline:
             _rows(baseline, one, differ)
+            _answers(baseline, one, differ)
             _templates(baseline, one, differ)
             _data(baseline, one, differ)
     if not shared(found, systems.HELD_OUT):
@@ -59,6 +60,28 @@ def _rows(a: System, b: System, differ: Differ) -> None:
             "measure both on one file with scripts/evaluate.py --config configs/eval/held_out.py:run=RUN,data=FILE and "
             "compare the folders of that, or compare the rows that they share with --force",
         )
+
+
+_ASKED: dict[str, Callable[[Any], str]] = {
+    "check": lambda value: f"the check {value}" if value else "no check",
+    "max_new_tokens": lambda value: f"answers of up to {value} tokens",
+    "chat": lambda value: "a chat template" if value else "no chat template",
+    "new_tokens": lambda value: f"answers of up to {value} tokens" if value else "answers as long as the task says",
+}
+
+
+def _answers(a: System, b: System, differ: Differ) -> None:
+    """Scores of two systems tell something where the answers were made and marked alike."""
+    for name in dict.fromkeys((*a.asked, *b.asked)):
+        one, two = a.asked.get(name, {}), b.asked.get(name, {})
+        other = [key for key in _ASKED if key in one and key in two and one[key] != two[key]]
+        if other:
+            first, second = (" and ".join(_ASKED[key](asked[key]) for key in other) for asked in (one, two))
+            differ(
+                f"on {name} {b.name} was measured with {second} and {a.name} with {first}",
+                "scores then mean different things; measure both alike with scripts/evaluate.py (check=NAME behind "
+                "the config file, --config.eval.max_new_tokens=N), or give --force",
+            )
 
 
 def _templates(a: System, b: System, differ: Differ) -> None:

@@ -1,6 +1,6 @@
 """What systems cost, and what they were made of: parameters, tokens, seconds, bytes; configs and data that differ."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,21 @@ def of_system(one: System) -> dict[str, Any]:
     if found["answer_seconds"] is None:
         found["answer_seconds"] = told.get("answer_seconds")
     return {name: value for name, value in found.items() if value is not None}
+
+
+def least_seconds(found: Sequence[System], cost: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the same costs with the least seconds an answer that was timed of each model: time that a machine spent
+    on other work only adds to it."""
+    least: dict[tuple[Any, Any], float] = {}
+    for one in found:
+        seconds, model = cost[one.name].get("answer_seconds"), (one.model.get("hash"), one.model.get("adapter"))
+        if seconds is not None:
+            least[model] = min(seconds, least.get(model, seconds))
+    told = {one.name: least.get((one.model.get("hash"), one.model.get("adapter"))) for one in found}
+    return {
+        name: {**own, "answer_seconds": told[name]} if "answer_seconds" in own else dict(own)
+        for name, own in cost.items()
+    }
 
 
 def _size(run: Path) -> int | None:

@@ -18,6 +18,7 @@ _NO_METRIC = ("task", "doc", "doc_hash", "filter", "target", "answers")
 def added(found: Sequence[System], folders: Sequence[str]) -> tuple[list[System], list[dict[str, Any]]]:
     """Returns the systems with the sets that these folders have of them, and what judges said, as judge.json has it."""
     own = {one.name: dict(one.sets) for one in found}
+    asked = {one.name: dict(one.asked) for one in found}
     judges = []
     for text in folders:
         folder = files.existing(text)
@@ -25,6 +26,10 @@ def added(found: Sequence[System], folders: Sequence[str]) -> tuple[list[System]
             judges.append({"folder": str(folder), **systems.facts(folder / "judge.json")})
             continue
         kind = next((name for name in ("benchmarks.json", "evaluation.json") if (folder / name).is_file()), None)
+        if kind is None and (folder / "before.json").is_file():
+            raise UserError(f"{folder} is a run; give it as --runs, --evaluations takes folders of scripts/evaluate.py")
+        if kind is None and (folder / "config.json").is_file() and not (folder / "DONE").exists():
+            raise UserError(systems.stopped(folder))
         if kind is None:
             raise UserError(
                 f"{folder} holds none of judge.json, benchmarks.json, evaluation.json; --evaluations takes folders of "
@@ -35,7 +40,16 @@ def added(found: Sequence[System], folders: Sequence[str]) -> tuple[list[System]
             if name in own[measured.name]:
                 raise UserError(f"{folder}: {measured.name} has {name} already; leave one of the two folders out")
             own[measured.name][name] = rows
-    return [dataclasses.replace(one, sets=own[one.name]) for one in found], judges
+            asked[measured.name][name] = _asked(folder, rows)
+    return [dataclasses.replace(one, sets=own[one.name], asked=asked[one.name]) for one in found], judges
+
+
+def _asked(folder: Path, rows: systems.Rows) -> dict[str, Any]:
+    """Returns how the answers of a folder were made and marked; a benchmark's task marks them."""
+    config = systems.facts(folder / "config.json")
+    if "harness" not in config:
+        return systems.asked(config, systems.HELD_OUT, rows)
+    return {key: config["harness"][key] for key in ("chat", "new_tokens") if key in config["harness"]}
 
 
 def _measured(found: Sequence[System], folder: Path, facts: dict[str, Any]) -> System:
@@ -92,6 +106,9 @@ def _benchmarks(folder: Path) -> dict[str, systems.Rows]:
         few = f", {shots[task]} shots" if shots.get(task) else ""
         name = f"{task}{few}" if value.get("filter") in (None, "none") else f"{task}{few} ({value['filter']})"
         metrics = systems.numbers({key: one for key, one in value.items() if key not in _NO_METRIC})
+        for key, parts in value.items():  # whether each instruction of a prompt was kept
+            if key not in _NO_METRIC and isinstance(parts, list) and parts and all(isinstance(x, bool) for x in parts):
+                metrics |= {key: sum(parts) / len(parts), systems.PARTS: float(len(parts))}
         answers = value.get("answers")
         answer = answers[0] if isinstance(answers, list) and answers and isinstance(answers[0], str) else None
         row = systems.Row(f"question {value.get('doc')}", str(value.get("target")), task, answer, metrics)

@@ -14,6 +14,7 @@ import numpy as np
 from ftjax.compare import agreement, costs, frontier, measures, slices, systems, votes, words
 from ftjax.compare.measures import Measure
 from ftjax.compare.systems import System
+from ftjax.errors import UserError
 from ftjax.evals import paired, statistics
 
 LEVEL, RESAMPLES, SEED = 0.95, 10_000, 0
@@ -48,12 +49,20 @@ def compare(
     """Returns what comparison.json holds; raises where the systems may not be compared."""
     notes = agreement.agreed(found, baseline, force=force)
     settings = {"level": level, "resamples": resamples, "seed": seed}
-    known = _measures(found)
+    known, lacking = _measures(found)
+    if not known:
+        raise UserError(
+            f"there is no number that all of --runs have{': ' if lacking else ''}{'; '.join(lacking)}; leave out the "
+            "run that has none, or measure it again"
+        )
+    people, strange = votes.of_systems(people, [one.name for one in found])
+    notes += [*lacking, *strange]
     main = measures.main(known)
     tested = [_tested(one, found, baseline, settings) for one in known]
     _correct([entry for table in tested for entry in table["against"].values() if table["better"]], level)
     _correct([entry for table in tested for entry in table["against"].values() if not table["better"]], level)
     cost = {one.name: costs.of_system(one) for one in found}
+    timed = costs.least_seconds(found, cost)
     told = {
         "format": 1,
         "baseline": baseline.name,
@@ -74,7 +83,7 @@ def compare(
         "metrics": tested,
         "pairs": _pairs(main, found, baseline, settings),
         "slices": _slices(main, found, baseline, settings),
-        "frontier": _frontier(tested[known.index(main)], cost, bar, main.better),
+        "frontier": _frontier(tested[known.index(main)], timed, bar, main.better),
         "cost": cost,
         "curves": _curves(found),
         "changed": {one.name: _changed(main, baseline, one) for one in found if one is not baseline},
@@ -88,15 +97,18 @@ def compare(
     return {**told, "verdict": words.verdict(told)}
 
 
-def _measures(found: Sequence[System]) -> list[Measure]:
+def _measures(found: Sequence[System]) -> tuple[list[Measure], list[str]]:
+    """Returns the metrics of all sets, and what is to be said of rows that some system has no number of."""
     names = dict.fromkeys(name for one in found for name in one.sets)
     tables: list[Measure] = []
+    lacking: list[str] = []
     for name in names:
         own = {one.name: one.sets[name] for one in found if name in one.sets}
         keys = agreement.shared(found, name)
         if len(own) > 1 and keys:
             tables += measures.of_set(name, own, keys)
-    return tables
+            lacking += measures.lacking(name, own, keys)
+    return tables, lacking
 
 
 def _tested(measure: Measure, found: Sequence[System], baseline: System, settings: Mapping[str, Any]) -> Entry:
@@ -109,6 +121,7 @@ def _tested(measure: Measure, found: Sequence[System], baseline: System, setting
         "unit": measure.unit,
         "better": measure.better,
         "rows": len(measure.keys),
+        "shared": measure.shared,
         "values": {name: paired.alone(own, measure.prompts, **settings)._asdict() for name, own in values.items()},
         "against": {}
         if baseline.name not in values

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 import numpy as np
 
-from ftjax.compare.systems import HELD_OUT, Key, Rows
+from ftjax.compare.systems import HELD_OUT, PARTS, Key, Rows
 from ftjax.evals import paired
 
 Values = Float[np.ndarray, " n"]
@@ -27,12 +27,21 @@ KNOWN = {  # in the order of their weight: the first that a set has is what the 
     "exact_match": Known("exact match", 1),
     "acc": Known("right choices", 1),
     "acc_norm": Known("right choices, by length", 1),
+    "prompt_level_strict_acc": Known("prompts with every instruction kept", 1),
+    "inst_level_strict_acc": Known("instructions kept", 1),
+    "prompt_level_loose_acc": Known("prompts with every instruction kept, read loosely", 1),
+    "inst_level_loose_acc": Known("instructions kept, read loosely", 1),
     "nats": Known("loss", -1),
     "loss": Known("loss", -1),
     "margin": Known("margin", 1),
 }
 COSTS = ("tokens", "answer_tokens", "seconds")  # of a row: shown with the costs, not tested
-COUNTS = {"nats": "tokens", "loss": "weight"}  # what a sum or a mean of a row counts by, where the row says it
+COUNTS = {  # what a sum or a mean of a row counts by, where the row says it
+    "nats": "tokens",
+    "loss": "weight",
+    "inst_level_strict_acc": PARTS,
+    "inst_level_loose_acc": PARTS,
+}
 RIGHT, BY_TOKEN, BY_ROW = "right answers", "nats a token", "nats a row"
 
 
@@ -46,6 +55,7 @@ class Measure:
     unit: str  # "%" for shares, "nats a token", "nats a row" or nothing
     better: int
     keys: tuple[Key, ...]
+    shared: int  # rows that all systems have, with this number or without
     prompts: paired.Clusters  # which rows share a prompt
     values: Mapping[str, Values]  # by system, in the order of the keys
 
@@ -94,7 +104,24 @@ def _measure(name: str, field: str, sets: Mapping[str, Rows], keys: Sequence[Key
         label, unit = RIGHT if field == "score" else label, "%"
     first = next(iter(sets.values()))
     prompts = paired.of_prompts(first[key].prompt for key in whole)
-    return Measure(name, field, label, unit, known.better, tuple(whole), prompts, values)
+    return Measure(name, field, label, unit, known.better, tuple(whole), len(keys), prompts, values)
+
+
+def lacking(name: str, sets: Mapping[str, Rows], keys: Sequence[Key]) -> list[str]:
+    """Returns sentences on numbers that one system lacks (or has as NaN) on rows where another has them."""
+    said = []
+    fields = dict.fromkeys(field for rows in sets.values() for key in keys for field in rows[key].numbers)
+    for field in (field for field in (*KNOWN, *sorted(fields.keys() - {*KNOWN})) if field in fields):
+        if field in (*COSTS, *COUNTS.values()):
+            continue
+        have = {one: {key for key in keys if field in rows[key].numbers} for one, rows in sets.items()}
+        some, every = set.union(*have.values()), set.intersection(*have.values())
+        short = [f"{one} has none on {len(some - own):,}" for one, own in have.items() if some - own]
+        if short:
+            rest = f"only the {len(every):,} that all have are compared" if every else "it is not compared"
+            label = KNOWN[field].label if field in KNOWN else field
+            said.append(f"{label} on {name}: of {len(some):,} rows {', '.join(short)}, so {rest}")
+    return said
 
 
 def _column(rows: Rows, keys: Sequence[Key], field: str) -> Values:

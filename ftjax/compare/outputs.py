@@ -12,7 +12,10 @@ FILES = ("comparison.json", "comparison.md", "index.html")
 
 
 def check(folder: Path) -> None:
-    """Raises where the folder holds anything: nothing of a user's is written over."""
+    """Raises where the folder holds anything, for nothing of a user's is written over, or can not be made."""
+    above = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    if above.is_file() and above != folder.absolute():
+        raise UserError(f"{folder} cannot be made: {above} is a file; give a new folder as --out")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f"{folder} is not empty; give a new folder as --out, nothing is written over")
 

@@ -16,6 +16,14 @@ BASE = "base"
 HELD_OUT, RETENTION = "held-out", "retention"
 SETS = {HELD_OUT: "held_out.jsonl", RETENTION: "retention.jsonl"}
 _TEXTS = ("prompt", "reference", "task")
+_BESIDE = "give it as --evaluations, with the run that it has measured among --runs"
+_EVALUATIONS = {  # folders of scripts/evaluate.py without held-out rows, by the section of their config
+    "harness": f"benchmarks, and no rows of a run; {_BESIDE}",
+    "judge": "what a judge said, and no rows of a run; give it as --evaluations",
+    "text": "the perplexity of one long text, which has no rows to compare; measure rows with configs/eval/held_out.py",
+}
+
+PARTS = "parts"  # of a row: how many things a mean of it is of, as the instructions of a prompt
 
 Key = tuple[str, int]  # the id of a row, and which of those with this id it is
 
@@ -48,6 +56,7 @@ class System:
     data: dict[str, Any]  # data.json of the run; empty for a base
     summary: dict[str, Any]
     sets: dict[str, Rows]
+    asked: dict[str, dict[str, Any]]  # by set, how answers were made and marked: what a score depends on
 
     @property
     def series(self) -> list[dict[str, float]]:
@@ -117,11 +126,12 @@ def _one(text: str, first: str | None) -> System:
 def _of_run(folder: Path, side: str, kind: str) -> System:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} is no run folder and no folder of scripts/evaluate.py; give one of these")
+    _trained(folder)
     if not (folder / "DONE").exists():
         raise UserError(
             f"{folder} did not come to its end; go on with python scripts/train.py --workdir {folder} --resume"
         )
-    read_sets = _sets(folder, side)
+    read_sets, config = _sets(folder, side), facts(folder / "config.json")
     if HELD_OUT not in read_sets:
         raise UserError(
             f"{folder} has no held_out.jsonl, its numbers row by row, because an older ftjax made it; measure it with "
@@ -136,16 +146,44 @@ def _of_run(folder: Path, side: str, kind: str) -> System:
         run=folder,
         model={"hash": model.get("hash"), "adapter": None if kind == "base" else str(folder / "adapter")},
         tokenizer=facts(folder / "tokenizer.json"),
-        config={} if kind == "base" else facts(folder / "config.json"),
+        config={} if kind == "base" else config,
         data={} if kind == "base" else facts(folder / "data.json"),
         summary=facts(folder / "summary.json"),
         sets=read_sets,
+        asked={name: asked(config, name, own) for name, own in read_sets.items()},
     )
+
+
+def _trained(folder: Path) -> None:
+    """Raises where a folder is one of scripts/evaluate.py that has no rows, or did not come to its end."""
+    config = facts(folder / "config.json")
+    kind = next((name for name in _EVALUATIONS if name in config), None)
+    if kind is not None:
+        raise UserError(f"{folder} holds {_EVALUATIONS[kind]}")
+    if "run" in config.get("model", {}):  # which no config of scripts/train.py has
+        raise UserError(stopped(folder))
+
+
+def stopped(folder: Path) -> str:
+    """Returns what is to be done about a folder of scripts/evaluate.py that did not come to its end."""
+    return (
+        f"{folder} did not come to its end; give scripts/evaluate.py the same command again ({folder / 'command.sh'})"
+    )
+
+
+def asked(config: Mapping[str, Any], name: str, own: Rows) -> dict[str, Any]:
+    """Returns how the answers of a set were made and marked by a config of a run or an evaluation; nothing of rows
+    without a score."""
+    if not any("score" in row.numbers for row in own.values()):
+        return {}
+    marked = config.get("retention" if name == RETENTION else "eval", {})
+    known = {"check": marked.get("check"), "max_new_tokens": config.get("eval", {}).get("max_new_tokens")}
+    return {key: value for key, value in known.items() if value is not None}
 
 
 def _of_evaluation(folder: Path) -> System:
     if not (folder / "DONE").exists():
-        raise UserError(f"{folder} did not come to its end; measure it again with scripts/evaluate.py")
+        raise UserError(stopped(folder))
     read_sets = _sets(folder, "after")
     if HELD_OUT not in read_sets:
         raise UserError(
@@ -153,10 +191,10 @@ def _of_evaluation(folder: Path) -> System:
             "measure again with configs/eval/held_out.py"
         )
     config, told = facts(folder / "config.json"), facts(folder / "evaluation.json")
-    asked = config.get("model", {})
-    run = Path(asked["run"]) if asked.get("run") else None
+    of = config.get("model", {})
+    run = Path(of["run"]) if of.get("run") else None
     known = run if run is not None and (run / "summary.json").is_file() else None
-    name = Path(asked.get("run") or asked.get("adapter") or asked.get("path") or folder).name
+    name = Path(of.get("run") or of.get("adapter") or of.get("path") or folder).name
     read_of = lambda file: facts(known / file) if known is not None else {}
     return System(
         name=name,
@@ -170,6 +208,7 @@ def _of_evaluation(folder: Path) -> System:
         data=read_of("data.json"),
         summary=read_of("summary.json"),
         sets=read_sets,
+        asked={HELD_OUT: asked(config, HELD_OUT, read_sets[HELD_OUT])},
     )
 
 

@@ -45,6 +45,24 @@ def read(path: str) -> list[Vote]:
     return found
 
 
+def of_systems(votes: Sequence[Vote], names: Sequence[str]) -> tuple[list[Vote], list[str]]:
+    """Returns the votes between two of the systems, and what is to be said of the others; raises where all are such."""
+    same = [vote for vote in votes if vote.run_a == vote.run_b]
+    kept = [vote for vote in votes if vote.run_a != vote.run_b and {vote.run_a, vote.run_b} <= {*names}]
+    strange = sorted({run for vote in votes for run in (vote.run_a, vote.run_b)} - {*names})
+    if votes and not kept:
+        what = f"they are of {', '.join(strange)}" if strange else "each has one run as both run_a and run_b"
+        raise UserError(
+            f"--votes has no vote between two of --runs, which are {', '.join(names)}: {what}; name them in run_a and "
+            f"run_b as they are called here{files.close_to(strange[0], list(names)) if strange else ''}"
+        )
+    notes = [f"{len(same):,} votes have one run as both run_a and run_b and are left out"] if same else []
+    rest = len(votes) - len(kept) - len(same)
+    if rest:
+        notes.append(f"{rest:,} votes are on {', '.join(strange)}, not compared here, and are left out")
+    return kept, notes
+
+
 def report(votes: Sequence[Vote], *, baseline: str, level: float) -> list[dict[str, Any]]:
     """Returns for each two runs how often the first is preferred (a tie, or both bad, is half), with its interval over
     prompts, and Krippendorff's alpha of the choices where several people saw one prompt. The baseline is the second.
@@ -58,7 +76,8 @@ def report(votes: Sequence[Vote], *, baseline: str, level: float) -> list[dict[s
 
 
 def _pair(a: str, b: str, own: Sequence[Vote], level: float) -> dict[str, Any]:
-    prompts = np.unique([vote.prompt for vote in own], return_inverse=True)[1]
+    numbers: dict[str, int] = {}  # NumPy would make every prompt as wide as the longest one
+    prompts = np.array([numbers.setdefault(vote.prompt, len(numbers)) for vote in own])
     rate = statistics.share(np.array([CHOICES[vote.choice] for vote in own]), prompts, level=level)
     counts = {choice: sum(vote.choice == choice for vote in own) for choice in CHOICES}
     raters = sorted({vote.rater for vote in own})

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import math
 from typing import Any
 
+from ftjax.compare import frontier
 from ftjax.evals import statistics
 
 Told = Mapping[str, Any]
@@ -15,7 +16,7 @@ def verdict(told: Told) -> list[str]:
     said = [_against(main, name, entry, told) for name, entry in main["against"].items()]
     said += _alike(main, told)
     for one in told["metrics"]:
-        if one is not main and one["better"] and one["against"]:
+        if one is not main and one["against"]:
             said += _others(one, told["baseline"])
     said += [f"judged by {_judge(one)}: {one['verdict']}" for one in told["judges"]]
     said += [_preferred(one) for one in told["people"]]
@@ -34,13 +35,21 @@ def main_of(told: Told) -> Told:
 
 
 def _against(main: Told, name: str, entry: Told, told: Told) -> str:
-    base = told["baseline"]
+    base, on = told["baseline"], _on(main)
     if not entry["decided"]:
-        return f"{name} against {base} is undecided: {_estimate(main, entry)}"
+        return f"{name} against {base} is undecided{on}: {_estimate(main, entry)}"
     if main["unit"] != "%":
-        return f"{name}: {main['label']} {_direction(entry)} than that of {base} by {span(main, entry)} ({p(entry)})"
+        gap = f"{_direction(entry)} than that of {base}{on} by {span(main, entry)}"
+        return f"{name}: {main['label']} {gap} ({p(entry)})"
     flips = f"{entry['gained']} rows won, {entry['lost']} lost"
-    return f"{name} {_points(main, entry, told)} than {base} ({p(entry)}; {main['rows']} rows, {flips})"
+    return f"{name} {_points(main, entry, told)} than {base}{on} ({p(entry)}; {main['rows']} rows, {flips})"
+
+
+def _on(one: Told) -> str:
+    """Returns which rows a metric is of, where they are not all that the systems share."""
+    if one["rows"] == one["shared"]:
+        return ""
+    return f" on the {one['rows']:,} of {one['shared']:,} rows on which all have it"
 
 
 def _points(main: Told, entry: Told, told: Told) -> str:
@@ -96,15 +105,17 @@ def _times(part: float) -> str:
 
 
 def _others(one: Told, base: str) -> list[str]:
-    """Returns one sentence on a metric: who gained, who lost, who is undecided."""
-    groups: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
+    """Returns one sentence on a metric: who gained, who lost, who is undecided; of one without a better side, who has
+    more and who less."""
+    up, down = ("better", "worse") if one["better"] else ("higher", "lower")
+    groups: dict[str, list[str]] = {up: [], down: [], "undecided": []}
     for name, entry in one["against"].items():
-        good = entry["value"] * one["better"] > 0
-        kind = "undecided" if not entry["decided"] else "better" if good else "worse"
+        good = entry["value"] * (one["better"] or 1) > 0
+        kind = "undecided" if not entry["decided"] else up if good else down
         shown = f"{_estimate(one, entry)}" if kind == "undecided" else f"{span(one, entry)}, {p(entry)}"
         groups[kind].append(f"{name} ({shown})")
     parts = [f"{_listed(names, kind)} {kind}" for kind, names in groups.items() if names]
-    return [f"{one['label']} on {one['set']} against {base}: {'; '.join(parts)}"]
+    return [f"{one['label']} on {one['set']} against {base}{_on(one)}: {'; '.join(parts)}"]
 
 
 def _listed(names: Sequence[str], kind: str) -> str:
@@ -133,14 +144,16 @@ def _ranked(main: Told) -> str:
 
 def _suffices(one: Told, main: Told) -> list[str]:
     price, said = PRICES[one["price"]], []
+    alike = f", which count as alike up to {frontier.APART} times" if one["price"].endswith("_seconds") else ""
     if len(one["front"]) < len(one["points"]):
-        said.append(f"on the front of quality against {price}: {', '.join(one['front'])}")
+        said.append(f"on the front of quality against {price}{alike}: {', '.join(one['front'])}")
     if one["bar"] is None:
         return said
     end = f"{value(main, one['bar'])} with the {'lower' if main['better'] > 0 else 'upper'} end of its interval"
     if one["smallest"] is None:
         return [*said, f"no system meets {end}"]
-    return [*said, f"the one with the least {price} that meets {end}: {one['smallest']}"]
+    also = f" (not told apart from it: {', '.join(one['as_small'])})" if one["as_small"] else ""
+    return [*said, f"the one with the least {price} that meets {end}: {one['smallest']}{also}"]
 
 
 PRICES = {

@@ -43,6 +43,7 @@ def from_row(row: Mapping[str, Any], where: str) -> Pair:
     for name, text in zip(("a", "b", "reference"), texts, strict=True):
         if not isinstance(text, str | None):
             raise errors.UserError(f"{where}: {name} is {text!r:.60}; it must be the text of an answer")
+        records.text(text or "", name, where)
     return Pair(_prompt(row["prompt"], where), a, b, reference or "", _votes(row.get("human"), where), where)
 
 
@@ -53,7 +54,7 @@ def _prompt(given: Any, where: str) -> str:
         given = turns[0].content if len(turns) == 1 else "\n\n".join(f"{one.role}: {one.content}" for one in turns)
     if not isinstance(given, str) or not given.strip():
         raise errors.UserError(f"{where}: prompt is {given!r:.60}; it must be a text or a list of messages")
-    return given
+    return records.text(given, "prompt", where)
 
 
 def _votes(given: Any, where: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 A row has values "before" and "after" as `by_row` makes them. A loss is of tokens, so it is the ratio of two sums over
 rows; everything else is a mean of rows. Rows that share a prompt tell less than as many apart: whole prompts are drawn
-anew. Right and wrong answers have Newcombe's interval and McNemar's exact test (`paired.difference`).
+anew. Right and wrong answers have Newcombe's interval and an exact test, over prompts too (`paired.difference`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -4,7 +4,7 @@ import math
 import statistics
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 import numpy as np
 
 
@@ -19,14 +19,21 @@ class Corrected(NamedTuple):
     labelled: int
 
 
-def rogan_gladen(scores: Float[np.ndarray, " n"], human: Float[np.ndarray, " n"], *, level: float) -> Corrected | None:
+def rogan_gladen(
+    scores: Float[np.ndarray, " n"],
+    human: Float[np.ndarray, " n"],
+    clusters: Int[np.ndarray, " n"] | None = None,
+    *,
+    level: float,
+) -> Corrected | None:
     """Returns the share of pairs in which people would prefer a, (mean - m0) / (m1 - m0) (Rogan and Gladen 1978).
 
     `scores` are the judge's: 1 for a, .5 for a tie, 0 for b. `human` is 1 or 0 where people have decided, NaN where
     they have not been asked or see a tie. m1 and m0 are the judge's mean scores on either kind, so that errors of any
     form are corrected, ties by a bias of position too, as far as they are the same in the other pairs. The interval is
-    that of the linearised estimate, which knows that pairs with labels are among all pairs. None where the judge does
-    not tell the two kinds apart, or one has fewer than two pairs.
+    that of the linearised estimate, which knows that pairs with labels are among all pairs, and which of them belong
+    together (`clusters`; None: each is apart). None where the judge does not tell the two kinds apart, or one has fewer
+    than two pairs.
     """
     scores, human = np.asarray(scores, np.float64), np.asarray(human, np.float64)
     if scores.shape != human.shape:
@@ -42,7 +49,10 @@ def rogan_gladen(scores: Float[np.ndarray, " n"], human: Float[np.ndarray, " n"]
     drawn = scores - scores.mean()
     drawn[wins] -= value * (scores[wins] - of_wins) / wins.mean()
     drawn[losses] -= (1 - value) * (scores[losses] - of_losses) / losses.mean()
-    error = float(drawn.std(ddof=1)) / math.sqrt(len(scores)) / slope
+    sums = drawn if clusters is None else np.bincount(np.unique(clusters, return_inverse=True)[1], drawn)
+    if len(sums) == 1:
+        return Corrected(min(max(value, 0.0), 1.0), 0.0, 1.0, of_wins, of_losses, int(wins.sum() + losses.sum()))
+    error = float(sums.std(ddof=1)) * math.sqrt(len(sums)) / len(scores) / slope
     half = statistics.NormalDist().inv_cdf((1 + level) / 2) * error
     share, low, high = (min(max(end, 0.0), 1.0) for end in (value, value - half, value + half))
     return Corrected(share, low, high, of_wins, of_losses, int(wins.sum() + losses.sum()))

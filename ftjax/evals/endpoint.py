@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from concurrent import futures
 import ipaddress
+import json
+import math
 import random
 import threading
 from typing import Any
@@ -11,6 +13,7 @@ from urllib import parse
 import httpx
 
 from ftjax.errors import UserError
+from ftjax.evals import replies
 from ftjax.evals.budget import Budget
 from ftjax.evals.judge import Messages
 from ftjax.evals.replies import Keep, Reply
@@ -18,6 +21,7 @@ from ftjax.evals.replies import Keep, Reply
 CONNECT_SECONDS = 10.0
 LONGEST_PAUSE = 60.0  # seconds between two attempts, whatever the server asks for
 MESSAGE_TOKENS = 16  # more than any template puts around a message
+MOST_TOKENS = 10**9  # of a request; a server that says more does not count
 _AGAIN = {408, 409, 425, 429}  # and 500 to 599
 
 
@@ -105,7 +109,7 @@ class Endpoint:
             pause = 0.0
             try:
                 response = client.post(f"{self.url}/chat/completions", json=body)
-            except httpx.TransportError as error:  # refused, cut, too slow
+            except httpx.RequestError as error:  # refused, cut, too slow, packed otherwise than it says
                 problem = f"{type(error).__name__}: {error}"
                 continue
             problem = f"status {response.status_code}: {_start(response)}"
@@ -115,8 +119,8 @@ class Endpoint:
             if response.status_code != 200:
                 raise UserError(self._refused(response.status_code, problem, messages))
             try:
-                return self._reply(response.json(), messages)
-            except (ValueError, LookupError, TypeError):
+                return self._reply(json.loads(response.content, parse_int=_integer), messages)
+            except (ValueError, LookupError, TypeError, RecursionError):
                 problem = f"no chat completion: {_start(response)}"
         raise UserError(
             f"{self.url} failed {self.most_retries + 1} times on one request, the last time with {problem}; the "
@@ -127,14 +131,15 @@ class Endpoint:
         text = body["choices"][0]["message"]["content"] or ""
         if not isinstance(text, str):
             raise TypeError(text)
-        usage = body.get("usage") or {}
-        try:
-            return Reply(text, int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
-        except KeyError:  # some servers do not count; four bytes a token is usual for English
+        text = replies.whole(text)
+        usage = body.get("usage")
+        told = usage if isinstance(usage, dict) else {}
+        sizes = [_tokens(told.get(name)) for name in ("prompt_tokens", "completion_tokens")]
+        if None in sizes:  # some servers do not count; four bytes a token is usual for English
             with self._lock:
                 self.estimated += 1
-            size = sum(len(content.encode()) for _, content in messages)
-            return Reply(text, -(-size // 4), -(-len(text.encode()) // 4))
+        bytes_ = (sum(len(content.encode()) for _, content in messages), len(text.encode()))
+        return Reply(text, *(-(-own // 4) if size is None else size for size, own in zip(sizes, bytes_, strict=True)))
 
     def _refused(self, status: int, problem: str, messages: Messages) -> str:
         if status in (401, 403):
@@ -156,8 +161,20 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def _integer(digits: str) -> float:
+    """Returns a number of JSON; Python refuses to read some thousands of digits, and the answer stands beside them."""
+    return int(digits) if len(digits) < 100 else math.inf
+
+
+def _tokens(told: Any) -> int | None:
+    """Returns a number of tokens that a server tells; None for what is none (text, negative, infinite, absurd)."""
+    counts = isinstance(told, int | float) and not isinstance(told, bool) and 0 <= told <= MOST_TOKENS
+    return int(told) if counts else None
+
+
 def _start(response: httpx.Response) -> str:
-    return repr(" ".join(response.text.split())[:120])
+    # Not `response.text`: the server names the encoding, and not every name is one of a text.
+    return repr(" ".join(response.content[:1000].decode("utf-8", "replace").split())[:120])
 
 
 def _seconds(header: str | None) -> float:

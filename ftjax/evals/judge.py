@@ -3,7 +3,8 @@
 The conventions are MT-bench's (Zheng et al. 2023, and FastChat's llm_judge): a pair is asked in both orders, [[A]],
 [[B]] and [[C]] are the verdicts, two orders that disagree are a tie; a rating is [[1]] to [[10]], and ratings at most
 TIE_DELTA apart are a tie. An answer that holds no verdict, or several, is counted and never guessed. (FastChat takes
-the first of several in the order A, B, C.) To add a way of judging: a function that returns the `Asked` of a pair, and
+the first of several in the order A, B, C, the first of several ratings, and a number in single brackets, which may as
+well be a citation.) To add a way of judging: a function that returns the `Asked` of a pair, and
 a branch in `read`.
 """
 
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from ftjax.data import pairs
 
 TIE_DELTA = 0.1  # FastChat's: ratings this near each other are a tie
-_RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
+_RATING = re.compile(r"\[\[(-?\d+(?:\.\d*)?)\]\]")
 
 Messages = tuple[tuple[str, str], ...]  # role, content
 
@@ -107,9 +108,9 @@ def verdict(text: str) -> str | None:
 
 
 def rating(text: str) -> float | None:
-    """Returns the first rating in a text, in two brackets or else in one, if it lies between 1 and 10; else None."""
-    found = next((match for form in _RATINGS if (match := form.search(text))), None)
-    return float(found[1]) if found and 1 <= float(found[1]) <= 10 else None
+    """Returns the one rating in a text, from 1 to 10; None where there is none, or more than one."""
+    found = set(map(float, _RATING.findall(text)))
+    return next(iter(found)) if len(found) == 1 and 1 <= min(found) <= 10 else None
 
 
 def read(mode: str, asked: Sequence[Asked], texts: Sequence[str]) -> Judged:

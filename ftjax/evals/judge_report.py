@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+import math
 from typing import Any
+import warnings
 
 import numpy as np
 
@@ -18,8 +20,7 @@ def report(
 ) -> dict[str, Any]:
     """Returns the numbers of a judged file, as JSON takes them; every interval is at `level`.
 
-    Pairs of one prompt are not independent: intervals of shares are those of clusters. UserError where no pair has a
-    verdict.
+    Pairs of one prompt are not independent: all intervals are those of clusters. UserError where no pair has a verdict.
     """
     if len(found) != len(judged):
         raise ValueError(f"report: {len(found)} pairs and {len(judged)} results")
@@ -45,31 +46,33 @@ def report(
         "losses": won["b"],
         "win_rate": _share(scores, prompts, level),
         "ratings": _ratings([one for _, one in known], prompts, level, resamples, seed) if rated else None,
-        "position": None if rated else position(judged, level=level),
+        "position": None if rated else position(judged, _numbers([pair.prompt for pair in found]), level=level),
         "length": _length(known, scores, prompts, level),
         "human": people(known, level=level),
     }
 
 
-def position(judged: Sequence[judge.Judged], *, level: float) -> dict[str, Any]:
+def position(judged: Sequence[judge.Judged], prompts: np.ndarray, *, level: float) -> dict[str, Any]:
     """Returns what swapping the answers changes: the row of MT-bench's table 2, flips, and who stands first.
 
     A pair is consistent where both orders say the same, else biased towards the first or second place; with those that
     have no verdict these shares make 1. `flip_rate` is the share of pairs with both verdicts where the two differ,
     `reversals` those where both orders name another winner. `first_preferred` is over verdicts that are no ties.
+    `prompts` numbers the prompts of the pairs.
     """
+    whole = np.array([None not in one.verdicts for one in judged])
     both = [one.verdicts for one in judged if None not in one.verdicts]
     lean = np.array([_for_first(one, "a") + _for_first(other, "b") for one, other in both])
     single = [(_for_first(x, first), n) for n, pair in enumerate(both) for x, first in zip(pair, "ab", strict=True)]
     decided = np.array([(side + 1) / 2 for side, _ in single if side])
-    of_pair = np.array([n for side, n in single if side], dtype=np.int64)
+    of_pair = prompts[whole][np.array([n for side, n in single if side], dtype=np.int64)]
     share = lambda count: float(count) / len(judged)
     return {
         "consistent": share(np.sum(lean == 0)),
         "biased_to_first": share(np.sum(lean > 0)),
         "biased_to_second": share(np.sum(lean < 0)),
         "unparsable": share(len(judged) - len(both)),
-        "flip_rate": _share((lean != 0) * 1.0, None, level),
+        "flip_rate": _share((lean != 0) * 1.0, prompts[whole], level),
         "reversals": int(np.sum(np.abs(lean) == 2)),
         "first_preferred": _share(decided, of_pair, level),
     }
@@ -84,34 +87,60 @@ def people(known: Sequence[tuple[pairs.Pair, judge.Judged]], *, level: float) ->
     """Returns how far people agree with the judge and with each other; None where nobody has voted.
 
     `agreement` is with a random vote of each pair, `without_ties` over votes and verdicts that are none (MT-bench's two
-    setups), `with_majority` with the label most votes have, `kappa` Cohen's with it. `between_people` is for two random
-    votes of one pair.
+    setups), `with_majority` with the label most votes have, `kappa` Cohen's with it (NaN where no pair has such a
+    label). `between_people` is for two random votes of one pair.
     """
-    voted = [(pair.human, str(one.winner)) for pair, one in known if pair.human]
+    prompts = _numbers([pair.prompt for pair, _ in known])
+    voted = [(pair.human, str(one.winner), n) for (pair, one), n in zip(known, prompts, strict=True) if pair.human]
     if not voted:
         return None
-    same = np.array([np.mean([vote == winner for vote in votes]) for votes, winner in voted])
-    decided = [([v for v in votes if v != "tie"], winner) for votes, winner in voted if winner != "tie"]
-    strict = np.array([np.mean([v == winner for v in votes]) for votes, winner in decided if votes])
-    majority = [(top, winner) for votes, winner in voted if (top := of_majority(votes))]
-    agreed = np.array([float(top == winner) for top, winner in majority])
-    several = np.array([_pairwise_agreement(votes) for votes, _ in voted if len(votes) > 1])
-    kappa = statistics.cohen_kappa([x for x, _ in majority], [x for _, x in majority], level=level)
-    wins = Counter(top for top, _ in majority)
+    same = [(np.mean([vote == winner for vote in votes]), n) for votes, winner, n in voted]
+    decided = [([v for v in votes if v != "tie"], winner, n) for votes, winner, n in voted if winner != "tie"]
+    strict = [(np.mean([v == winner for v in votes]), n) for votes, winner, n in decided if votes]
+    majority = [(top, winner, n) for votes, winner, n in voted if (top := of_majority(votes))]
+    agreed = [(float(top == winner), n) for top, winner, n in majority]
+    several = [(_pairwise_agreement(votes), n) for votes, _, n in voted if len(votes) > 1]
+    wins = Counter(top for top, *_ in majority)
     human = np.array([{"a": 1.0, "b": 0.0}.get(of_majority(pair.human) or "", np.nan) for pair, _ in known])
-    fixed = corrected.rogan_gladen(np.array([SCORES[str(one.winner)] for _, one in known]), human, level=level)
+    scores = np.array([SCORES[str(one.winner)] for _, one in known])
+    fixed = corrected.rogan_gladen(scores, human, prompts, level=level)
+    share = lambda values: _share(np.array([x for x, _ in values]), np.array([n for _, n in values]), level)
     return {
         "pairs": len(voted),
-        "votes": sum(len(votes) for votes, _ in voted),
-        "agreement": _share(same, None, level),
-        "agreement_without_ties": _share(strict, None, level),
-        "agreement_with_majority": _share(agreed, None, level),
+        "votes": sum(len(votes) for votes, *_ in voted),
+        "agreement": share(same),
+        "agreement_without_ties": share(strict),
+        "agreement_with_majority": share(agreed),
         "without_majority": len(voted) - len(majority),
-        "kappa": kappa._asdict(),
-        "between_people": _share(several, None, level),
+        "kappa": _kappa(majority, level)._asdict(),
+        "between_people": share(several),
         "win_rate_by_people": (wins["a"] + wins["tie"] / 2) / len(majority) if majority else None,
         "corrected_win_rate": None if fixed is None else fixed._asdict(),
     }
+
+
+def _kappa(labels: Sequence[tuple[str, str, int]], level: float) -> statistics.Interval:
+    """Returns Cohen's kappa of two labels each; its interval is widened by how much more the pairs of a prompt, the
+    third number, vary together than they would apart, in what each of them adds to the linearised kappa."""
+    if not labels:
+        return statistics.Interval(math.nan, math.nan, math.nan)
+    one, other = [label for label, *_ in labels], [label for _, label, _ in labels]
+    found = statistics.cohen_kappa(one, other, level=level)
+    of_one, of_other, count = Counter(one), Counter(other), len(labels)
+    same = np.array(one) == np.array(other)
+    chance = sum(of_one[label] * of_other[label] for label in of_one) / count**2
+    by_chance = np.array([(of_other[x] + of_one[y]) / count for x, y in zip(one, other, strict=True)])
+    drawn = (same - same.mean()) * (1 - chance) - (1 - same.mean()) * (by_chance - 2 * chance)
+    place = np.unique([prompt for *_, prompt in labels], return_inverse=True)[1]
+    clusters = int(place.max()) + 1
+    apart, together = float(np.sum(drawn**2)), float(np.sum(np.bincount(place, drawn) ** 2))
+    if math.isnan(found.value) or clusters == count:
+        return found
+    if clusters == 1:
+        return statistics.Interval(found.value, -1.0, 1.0)
+    wider = math.sqrt(max(together * clusters / (clusters - 1) / apart, 1.0)) if apart else 1.0
+    low, high = (found.value + wider * (end - found.value) for end in (found.low, found.high))
+    return statistics.Interval(found.value, max(low, -1.0), min(high, 1.0))
 
 
 def of_majority(votes: Sequence[str]) -> str | None:
@@ -142,7 +171,9 @@ def _ratings(
     judged: Sequence[judge.Judged], prompts: np.ndarray, level: float, resamples: int, seed: int
 ) -> dict[str, Any]:
     a, b = np.array([one.ratings for one in judged], np.float64).T
-    found = statistics.paired_bootstrap(b, a, prompts, level=level, resamples=resamples, seed=seed)
+    with warnings.catch_warnings():  # `of` is told beside it
+        warnings.simplefilter("ignore", statistics.FewValues)
+        found = statistics.paired_bootstrap(b, a, prompts, level=level, resamples=resamples, seed=seed)
     return {"a": float(a.mean()), "b": float(b.mean()), "difference": found._asdict()}
 
 

@@ -36,7 +36,8 @@ def report(
 
     `margins` are those of the data (0 where none is given); lengths are in tokens; `prompts` numbers the prompts, for
     pairs of one prompt are not independent (None: each has its own). The temperature is fitted on all pairs; the error
-    after it is that of each half of the prompts under the temperature of the other half. UserError for scores that are
+    after it is that of each half of the prompts under the temperature of the other half. Both are None where there is
+    nothing to fit, as the two scores of every pair are equal. UserError for scores that are
     not finite, or no pairs.
     """
     given = {
@@ -118,29 +119,28 @@ def _calibration(gaps: np.ndarray, clusters: np.ndarray) -> dict[str, Any]:
     before = calibration.equal_mass(gaps, bins=BINS)
     half = clusters % 2 == 0
     scaled = gaps.copy()
-    for own in (half, ~half):
-        if own.any() and not own.all():
-            scaled[own] /= calibration.temperature(gaps[~own])
-    apart = half.any() and not half.all()
+    apart = gaps[half].any() and gaps[~half].any()
+    for own in (half, ~half) if apart else ():
+        scaled[own] /= calibration.temperature(gaps[~own])
     after = calibration.equal_mass(scaled, bins=BINS) if apart else None
     return {
         "ece": calibration.expected_error(before),
         "ece_by_chance": calibration.chance_error(before),
-        "temperature": calibration.temperature(gaps),
+        "temperature": calibration.temperature(gaps) if gaps.any() else None,
         "ece_after_temperature": None if after is None else calibration.expected_error(after),
-        "reliability": _bins(before),
-        "reliability_after_temperature": None if after is None else _bins(after),
+        "reliability": _bins(before, gaps, clusters),
+        "reliability_after_temperature": None if after is None else _bins(after, scaled, clusters),
     }
 
 
-def _bins(found: Sequence[calibration.Bin]) -> list[dict[str, Any]]:
-    made = []
-    for one in found:
-        low, high = statistics.wilson(one.accuracy * one.pairs, one.pairs, level=LEVEL)
-        made.append(
-            {"confidence": one.confidence, "accuracy": one.accuracy, "low": low, "high": high, "pairs": one.pairs}
-        )
-    return made
+def _bins(found: Sequence[calibration.Bin], gaps: np.ndarray, clusters: np.ndarray) -> list[dict[str, Any]]:
+    right = (np.sign(gaps) + 1) / 2
+    ends = np.cumsum([one.pairs for one in found])[:-1]
+    held = np.split(np.argsort(np.abs(gaps), kind="stable"), ends)  # bins follow each other in confidence
+    return [
+        {"confidence": one.confidence, **_share(right[own], clusters[own])}
+        for one, own in zip(found, held, strict=True)
+    ]
 
 
 def curves(found: Mapping[str, Any]) -> dict[str, list[tuple[float, float, int]]]:
@@ -168,7 +168,7 @@ def markdown(found: Mapping[str, Any], *, title: str) -> str:
         f"| mean margin | {found['mean_margin']:.4f} |",
         f"| calibration error, {len(found['reliability'])} bins | {found['ece']:.4f} (by chance "
         f"{found['ece_by_chance']:.4f}) |",
-        f"| temperature | {found['temperature']:.3f} ({_sure(found['temperature'])}) |",
+        f"| temperature | {_sure(found['temperature'])} |",
         f"| calibration error at the temperature of the other half | {_number(found['ece_after_temperature'])} |",
         f"| correlation of score and length | {_number(length['pearson'])} (ranks {_number(length['spearman'])}) |",
         f"| within pairs | {_number(length['pearson_of_differences'])} (ranks "
@@ -185,8 +185,14 @@ def markdown(found: Mapping[str, Any], *, title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sure(temperature: float) -> str:
-    return "too sure" if temperature > 1 else "not sure enough" if temperature < 1 else "as sure as it may be"
+def _sure(temperature: float | None) -> str:
+    if temperature is None:
+        return "- (the two scores of every pair are equal: nothing can be said)"
+    if not 1.01e-3 < temperature < 0.99e3:  # the ends of what is tried
+        words = "never wrong: none is too low" if temperature < 1 else "no mean margin above 0: none is too high"
+        return f"{temperature:.3g} ({words})"
+    words = "too sure" if temperature > 1 else "not sure enough" if temperature < 1 else "as sure as it may be"
+    return f"{temperature:.3f} ({words})"
 
 
 def _shown(found: Mapping[str, Any]) -> str:

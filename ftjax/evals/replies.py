@@ -42,7 +42,10 @@ class Replies:
         """Returns the reply, None if it is not there."""
         with self._lock:
             row = self._file.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-        return Reply(*json.loads(row[0])) if row else None
+        if not row:
+            return None
+        text, *sizes = json.loads(row[0])
+        return Reply(whole(text), *(max(int(size), 0) for size in sizes))  # as `endpoint` takes replies now
 
     def put(self, key: str, reply: Reply) -> None:
         """Keeps a reply."""
@@ -52,6 +55,11 @@ class Replies:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def whole(text: str) -> str:
+    """Returns a text as UTF-8 can hold it: half of a surrogate pair becomes U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def key(judge: Mapping[str, Any], messages: Messages) -> str:

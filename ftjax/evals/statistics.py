@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 import numpy as np
 
 from ftjax.errors import UserError
-from ftjax.evals import extra
+from ftjax.evals import extra, sign_flips
 
 Values = Float[np.ndarray, " n"]
 Battle = tuple[str, str, str]  # model_a, model_b, and who won: "model_a", "model_b" or "tie", as FastChat writes it
@@ -104,12 +104,13 @@ def share(values: Values, clusters: Int[np.ndarray, " n"] | None, *, level: floa
         return Share(math.nan, 0.0, 1.0, 0)
     values = values.astype(np.float64)
     mean = float(values.mean())
-    effective = float(count) if clusters is None else count / _design_effect(values - mean, clusters)
+    effective = float(count) if clusters is None else count / design_effect(values - mean, clusters)
     low, high = wilson(min(mean * effective, effective), effective, level=level)
     return Share(mean, low, high, count)
 
 
-def _design_effect(deviations: Values, clusters: Int[np.ndarray, " n"]) -> float:
+def design_effect(deviations: Values, clusters: Int[np.ndarray, " n"]) -> float:
+    """Returns by how much clusters widen the variance of a mean, from deviations from it: deff of `share`."""
     _, place = np.unique(clusters, return_inverse=True)
     found, count = int(place.max()) + 1, len(deviations)
     if found == count:
@@ -162,7 +163,7 @@ def paired_bootstrap(
     a: Values, b: Values, clusters: Int[np.ndarray, " n"] | None = None, *, level: float, resamples: int, seed: int
 ) -> Difference:
     """Returns the mean of b - a over the same items with the interval of `bootstrap`; its p is at most 1 - level
-    if and only if that interval leaves 0 out."""
+    if and only if that interval leaves 0 out, and that of `sign_flips.student` where no resampled mean reaches 0."""
     gaps = _paired("paired_bootstrap", a, b)
     mean, means, count = _resampled(gaps, clusters, resamples=resamples, seed=seed)
     low, high = _percentiles(means, count, level)
@@ -170,7 +171,10 @@ def paired_bootstrap(
 
     beyond = 1 + min(np.sum(means <= 0), np.sum(means >= 0))  # one more: no p is 0
     tail = special.ndtri(min(beyond / (resamples + 1), 0.5)) * math.sqrt((count - 1) / count)
-    return Difference(mean, low, high, 1.0 if count == 1 else float(2 * special.stdtr(count - 1, tail)), count)
+    p = 1.0 if count == 1 else float(2 * special.stdtr(count - 1, tail))
+    if beyond == 1 and math.isfinite(low):  # resamples tell no smaller p apart, and Holm multiplies it
+        p = min(p, sign_flips.student(gaps, clusters))
+    return Difference(mean, low, high, p, count)
 
 
 def _percentiles(means: Values, count: int, level: float) -> tuple[float, float]:
@@ -191,8 +195,7 @@ def _resampled(
     if clusters is None:
         sums, sizes = values, None
     else:
-        _, place = np.unique(clusters, return_inverse=True)
-        sums, sizes = np.bincount(place, values), np.bincount(place).astype(np.float64)
+        sums, sizes = sign_flips.sums_of(values, clusters)
     count = len(sums)
     if count < FEW:
         warnings.warn(f"{count} values: an interval of fewer than {FEW} is rough", FewValues, stacklevel=3)

@@ -63,7 +63,7 @@ def read(paths: Mapping[str, str | Path]) -> Answers:
     for name, path in paths.items():
         asked = questions.read(path)
         texts = [_text(one.row, one.where) for one in asked]
-        own = [(_prompt(one.messages), one.where) for one in asked]
+        own = [(_prompt(one.messages, one.where), one.where) for one in asked]
         first = first or own
         for (prompt, where), (wanted, beside) in zip(own, first, strict=False):
             if prompt != wanted:
@@ -83,14 +83,15 @@ def checks(path: str | Path) -> list[Check]:
     """Returns the attention checks of a file: {"prompt", "a", "b", "choice"} or {"prompt", "answer", "scores"}."""
     found = []
     for one in questions.read(path):
-        row, prompt = one.row, _prompt(one.messages)
+        row, prompt = one.row, _prompt(one.messages, one.where)
         if "choice" in row:
             if str(row["choice"]) not in _CHOICES or not all(isinstance(row.get(side), str) for side in ("a", "b")):
                 raise errors.UserError(
                     f"{one.where}: a check has texts 'a' and 'b' and a choice of {', '.join(_CHOICES)}, "
                     f"not {row['choice']!r}"
                 )
-            found.append(Check(prompt, (row["a"], row["b"]), {"choice": row["choice"]}))
+            texts = tuple(records.text(row[side], repr(side), one.where) for side in ("a", "b"))
+            found.append(Check(prompt, texts, {"choice": row["choice"]}))
         else:
             found.append(Check(prompt, (_text(row, one.where),), {"scores": _ranges(row, one.where)}))
     return found
@@ -254,7 +255,9 @@ def _want(store: people_store.Store, ratings: int | None) -> None:
     assign.want(store, known, otherwise=ratings or before, chosen=every)
 
 
-def _prompt(messages: Sequence[records.Message]) -> Any:
+def _prompt(messages: Sequence[records.Message], where: str) -> Any:
+    for one in messages:
+        records.text(one.content, "prompt", where)  # a plain one comes as it stands in the file
     if len(messages) == 1 and messages[0].role == "user":
         return messages[0].content
     return [{"role": one.role, "content": one.content} for one in messages]
@@ -264,7 +267,7 @@ def _text(row: Mapping[str, Any], where: str) -> str:
     if not isinstance(row.get(COLUMN), str):
         near = files.close_to(COLUMN, list(row))
         raise errors.UserError(f"{where}: the row has no text {COLUMN!r}{near}; its columns are {', '.join(row)}")
-    return str(row[COLUMN])
+    return records.text(row[COLUMN], repr(COLUMN), where)
 
 
 def _other(name: str, begun: Any, wanted: Any) -> str:

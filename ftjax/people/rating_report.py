@@ -16,7 +16,7 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
     flagged = [rater for rater, one in told["attention"].items() if one["flagged"]]
     if flagged:
         what = (
-            "left out of the tables" if told["flagged"] == "drop" else "in all numbers; --flagged drop leaves them out"
+            "left out of all numbers" if told["flagged"] == "drop" else "in all numbers; --flagged drop leaves them out"
         )
         yield f"\nFailed an attention check: {', '.join(flagged)} ({what})."
     yield "\n## How far\n"

@@ -5,9 +5,14 @@ whose p may be looked at after every vote: against one half, with the variance o
 values are prompts, which are drawn apart, not votes, which are not: a prompt enters when it has all the answers that
 it wants, as the mean of its votes (the later system preferred 1, tie and both bad .5). Of an axis the value is 1, .5 or
 0 by which system has the higher mean on the prompt. Means of votes vary less than .25, so p is on the safe side.
+
+That p never rises, so it may speak for a side that is no longer ahead. Who is ahead is therefore who was at the prompt
+at which p fell to .05: the errors of the test are of that choice. Where the share lies on the other side (or at one
+half) now, the votes have `turned`. No one share is likely to give that, so the test has answered a question that did
+not stand, and nothing is settled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import itertools
 from typing import Any, NamedTuple
 import warnings
@@ -34,7 +39,8 @@ class Standing(NamedTuple):
     `share` is of the later system `b` over the `done` prompts of `prompts`, which want `left` ratings still; `more` is
     how many would settle it if the share stayed as it is: 0 where it is settled, None where it is too early to say or
     where no number would. `detectable` is the least share above one half that all prompts, looked at once, would find
-    with power .8.
+    with power .8. `found` is the system for which p fell to .05, None where it has not, and `after` how many prompts it
+    did.
     """
 
     measure: str
@@ -47,11 +53,18 @@ class Standing(NamedTuple):
     left: int
     more: int | None
     detectable: float | None
+    found: str | None
+    after: int | None
+
+    @property
+    def turned(self) -> bool:
+        """Tells whether the share is no longer on the side of who was found to be ahead."""
+        return self.found is not None and self.share is not None and not _ahead_by(self.share, self.found == self.b)
 
     @property
     def settled(self) -> bool:
         """Tells whether the question is answered."""
-        return self.p <= 1 - LEVEL
+        return self.found is not None and not self.turned
 
 
 def measured(store: people_store.Store) -> list[dict[str, Any]]:
@@ -85,8 +98,13 @@ def _measured(
     return found
 
 
-def standings(store: people_store.Store) -> list[Standing]:
-    """Returns how far each question is: preference and each axis, of each two systems."""
+def standings(store: people_store.Store, *, flagged: str) -> list[Standing]:
+    """Returns how far each question is: preference and each axis, of each two systems.
+
+    `flagged` says what becomes of raters who failed a check: keep or drop. Answers of the dropped fill their places,
+    for nobody is asked in their stead, but are in no value.
+    """
+    dropped = {rater for rater, one in votes.attention(store).items() if one.flagged and flagged == "drop"}
     items = [item for item in store.items() if not rating.is_check(item)]
     given: dict[str, list[people_store.Answer]] = {}
     for answer in store.standing():
@@ -96,7 +114,7 @@ def standings(store: people_store.Store) -> list[Standing]:
     systems = store.about("systems")
     for a, b in itertools.combinations(systems, 2):
         for measure, sides in _measures(items, a, b):
-            found.append(_standing(measure, a, b, sides, given))
+            found.append(_standing(measure, a, b, sides, given, dropped))
     return found
 
 
@@ -123,38 +141,58 @@ def _standing(
     b: str,
     prompts: Sequence[tuple[people_store.Item, ...]],
     given: Mapping[str, Sequence[people_store.Answer]],
+    dropped: Collection[str],
 ) -> Standing:
     values: list[tuple[int, float]] = []
+    full = 0
     begun = 0  # answers to prompts that are not done, no more than are wanted
     for items in prompts:
         answers = [given.get(item.id, ()) for item in items]
         if all(len(own) >= item.wanted for item, own in zip(items, answers, strict=True)):
+            full += 1
             last = max(own[item.wanted - 1].number for item, own in zip(items, answers, strict=True))
-            values.append((last, _value(measure, items, answers, b)))
+            kept = [[answer for answer in own if answer.rater not in dropped] for own in answers]
+            if all(kept):
+                values.append((last, _value(measure, items, kept, b)))
         else:
             begun += sum(min(len(own), item.wanted) for item, own in zip(items, answers, strict=True))
     each = np.array([value for _, value in sorted(values)])
     wanted = sum(item.wanted for item in prompts[0])
     share = float(each.mean()) if len(each) else None
     p = float(_p(each)[-1]) if len(each) else 1.0
+    after = _after(each)
+    found = None if after is None else b if _ahead_by(float(each[:after].mean()), True) else a
     ahead = prompts_ahead(each)
     more = ahead and max(ahead * wanted - begun, 1)
     test = {"against": 0.5, "alpha": 1 - LEVEL, "power": POWER}
     least = statistics.minimum_detectable_effect(len(prompts), **test)
     detectable = None if np.isnan(least) else 0.5 + least
-    left = (len(prompts) - len(each)) * wanted - begun
-    return Standing(measure, a, b, len(each), len(prompts), share, p, left, more, detectable)
+    left = (len(prompts) - full) * wanted - begun
+    return Standing(measure, a, b, len(each), len(prompts), share, p, left, more, detectable, found, after)
 
 
 def prompts_ahead(values: np.ndarray) -> int | None:
     """Returns how many prompts more would settle it if each had the mean of these: 0 where it is settled, None where
-    it is too early to say or where none would."""
-    if len(values) and _p(values)[-1] <= 1 - LEVEL:
-        return 0
+    it is too early to say or where none would, because they are even or have turned."""
+    after = _after(values)
+    if after is not None:
+        stayed = _ahead_by(float(values.mean()), float(values[:after].mean()) > 0.5)
+        return 0 if stayed else None
     if len(values) < EARLY:
         return None
     settled = _p(np.concatenate([values, np.full(FARTHEST, values.mean())]))[len(values) :] <= 1 - LEVEL
     return int(settled.argmax()) + 1 if settled.any() else None
+
+
+def _after(values: np.ndarray) -> int | None:
+    """Returns after how many values p has fallen to .05; None where it has not."""
+    found = _p(values) <= 1 - LEVEL
+    return int(found.argmax()) + 1 if found.any() else None
+
+
+def _ahead_by(share: float, later: bool) -> bool:
+    """Tells whether a share of the later system puts it, or else the earlier one, ahead."""
+    return share > 0.5 if later else share < 0.5
 
 
 def _p(values: np.ndarray) -> np.ndarray:
@@ -175,7 +213,7 @@ def _value(
 def news(store: people_store.Store) -> tuple[str, ...]:
     """Returns lines that raters may read, of nobody's name: how many more ratings would settle each measure."""
     by_measure: dict[str, list[Standing]] = {}
-    for one in standings(store):
+    for one in standings(store, flagged="keep"):  # raters do not read who has failed a check
         by_measure.setdefault(one.measure, []).append(one)
     lines: dict[str, list[str]] = {}  # what is said of several measures is said once
     for measure, own in by_measure.items():
@@ -187,6 +225,8 @@ def news(store: people_store.Store) -> tuple[str, ...]:
 def _together(own: Sequence[Standing]) -> str:
     if all(one.settled for one in own):
         return "settled"
+    if any(one.turned for one in own):
+        return "the votes have turned since it seemed settled; more of them do not settle it"
     open_ones = [one for one in own if not one.settled]
     if any(one.prompts < EARLY for one in open_ones):
         return f"fewer than {EARLY} prompts settle nothing; add prompts"
@@ -207,9 +247,15 @@ def in_words(one: Standing) -> str:
     head = f"{one.measure}, {one.b} against {one.a}: {one.done:,} of {one.prompts:,} prompts"
     if one.share is None:
         return f"{head}; {_plan(one)}"
-    told = f"{head}, share of {one.b} {one.share:.2f}, p {one.p:.3f} at any time"
+    head = f"{head}, share of {one.b} {one.share:.2f}"
+    if one.turned:
+        return (
+            f"{head}: undecided; after {one.after:,} prompts {one.found} was ahead (p .05), and the votes have turned "
+            "since. One share for all prompts does not give that: look at who voted when, and on which prompts"
+        )
+    told = f"{head}, p {one.p:.3f} at any time"
     if one.settled:
-        return f"{told}: settled, {one.b if one.share > 0.5 else one.a} is ahead"
+        return f"{told}: settled, {one.found} is ahead"
     if one.done < EARLY:
         return f"{told}: too early; {_plan(one)}"
     if one.more is None:
@@ -238,8 +284,8 @@ def report(store: people_store.Store, *, flagged: str) -> dict[str, Any]:
         "flagged": flagged,
         "preferences": _preferred(kept(given)),
         "axes": _axes(kept(rated), store.about("systems")),
-        "agreement": _measured(store.about("asks"), given, rated),
-        "standings": [one._asdict() for one in standings(store)],
+        "agreement": _measured(store.about("asks"), kept(given), kept(rated)),
+        "standings": [one._asdict() for one in standings(store, flagged=flagged)],
     }
 
 

@@ -16,11 +16,13 @@ from typing import Any
 from ftjax import disk, errors
 
 SUFFIX = ".ftjax-tmp"
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Returns a context in which a full disk or a missing permission is a UserError that names `path`."""
+    """Returns a context in which a full disk, a missing permission or a file in the place of a folder is a UserError
+    that names `path`."""
     try:
         yield
     except OSError as error:
@@ -29,7 +31,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise errors.UserError(
                 f"disk full while writing {path} ({free:.0f} MB free); free some space and start again with --resume"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _REFUSED:
             raise errors.UserError(f"{path} cannot be written ({error.strerror}); give another --workdir") from error
         raise
 

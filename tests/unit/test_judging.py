@@ -35,7 +35,8 @@ def file(tmp_path, monkeypatch):
 
 
 def measure(x):
-    return judging.measure(x, lambda _: None)
+    rows = []
+    return judging.measure(x, lambda _: None, rows.extend), rows
 
 
 def config(argument, **changes):
@@ -95,6 +96,25 @@ def test_a_judging_that_stopped_goes_on_in_its_folder_with_a_larger_budget(file,
     assert set(server.answered.values()) == {1}
     assert json.loads((tmp_path / "out" / "judge.json").read_text())["cost"]["asked_now"] == 60 - before
     assert (tmp_path / "out" / "DONE").exists()
+
+
+def test_what_a_judge_said_is_there_to_look_at_where_it_comes_to_nothing(file, tmp_path):
+    with judge_server.serving(lambda *_: "nonsense") as server:
+        words = [f"--config.judge.url={server.url}", "--config.judge.model=m", "--workdir", str(tmp_path / "out")]
+        with pytest.raises(UserError, match=r"no verdict on any of 30 pairs; look at its answers in judgments.jsonl"):
+            EVALUATE(["--config", f"{FILE}:data={file}", *words])
+    rows = [json.loads(line) for line in (tmp_path / "out" / "judgments.jsonl").read_text().splitlines()]
+    assert [row["answers"] for row in rows] == [["I like both."] * 2] * 30
+
+
+def test_an_answer_that_no_file_can_hold_costs_no_other(file, tmp_path):
+    odd = b'{"choices": [{"message": {"content": "hi \\ud800 [[A]]"}}]}'
+    with judge_server.serving(lambda number, _: odd if number == 3 else "good") as server:
+        words = [f"--config.judge.url={server.url}", "--config.judge.model=m", "--workdir", str(tmp_path / "out")]
+        assert EVALUATE(["--config", f"{FILE}:data={file}", *words]) == 0
+    said = (tmp_path / "out" / "judgments.jsonl").read_text(encoding="utf-8")
+    assert said.count("hi \ufffd [[A]]") == 1
+    assert len(said.splitlines()) == 30
 
 
 def test_ratings_a_rubric_and_no_references(file, tmp_path):

@@ -131,6 +131,78 @@ def test_a_number_that_is_not_finite_leaves_its_row_out_of_that_metric_for_all(t
     assert counts == {"score": COUNT, "nats": COUNT - 1}
 
 
+def test_rows_that_one_system_has_no_number_on_are_named_and_the_verdict_says_which_are_left(tmp_path):
+    rows = run_folders.lines([True] * 60)
+    run_folders.write(tmp_path / "a", run_folders.lines([False] * 60))
+    for row in rows[::2]:
+        del row["after"]["score"]
+    run_folders.write(tmp_path / "b", rows)
+    lost = [{**row, "after": {**row["after"], "nats": "NaN"}} for row in run_folders.lines([True] * 60)]
+    run_folders.write(tmp_path / "c", lost)
+    found = told([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+    assert found["notes"] == [
+        "score of the answers on held-out: of 60 rows b has none on 30, so only the 30 that all have are compared",
+        "loss on held-out: of 60 rows c has none on 60, so it is not compared",
+    ]
+    assert "than a on the 30 of 60 rows on which all have it (p < .001; 30 rows" in found["verdict"][0]
+    assert [(one["field"], one["rows"], one["shared"]) for one in found["metrics"]] == [("score", 30, 60)]
+
+
+def test_rows_that_no_system_has_a_number_on_need_no_note(tmp_path):
+    rows = run_folders.lines(flips(0.5))
+    for row in rows[:20]:
+        del row["after"]["score"]
+    for name in "ab":
+        run_folders.write(tmp_path / name, rows)
+    assert told([tmp_path / "a", tmp_path / "b"])["notes"] == []
+
+
+def test_instructions_kept_stand_in_the_verdict_by_prompt_and_by_instruction(tmp_path):
+    run = run_folders.write(tmp_path / "run", run_folders.lines(flips(0.5)))
+    folders = []
+    for name, keeps in (("of_run", True), ("of_base", False)):
+        folder = tmp_path / name
+        folder.mkdir()
+        model = {"run": str(run) if name == "of_run" else ""}
+        (folder / "config.json").write_text(json.dumps({"model": model, "harness": {}}))
+        (folder / "benchmarks.json").write_text(json.dumps({"model": {"hash": "cd" * 32, "adapter": None}}))
+        each = [[keeps or n % 2 == 0] + [True] * (n % 3) for n in range(60)]
+        lines = [
+            {
+                "task": "ifeval_local",
+                "doc": n,
+                "doc_hash": str(n),
+                "filter": "none",
+                "answers": [],
+                **{f"prompt_level_{how}_acc": all(kept) for how in ("strict", "loose")},
+                **{f"inst_level_{how}_acc": kept for how in ("strict", "loose")},
+            }
+            for n, kept in enumerate(each)
+        ]
+        run_folders.write_lines(folder / "samples.jsonl", lines)
+        folders.append(folder)
+    found = told(["base", run], folders=folders)
+    own = {one["field"]: one for one in found["metrics"] if one["set"] == "ifeval_local"}
+    assert own["prompt_level_strict_acc"]["values"]["base"]["value"] == 0.5
+    assert own["inst_level_strict_acc"]["values"]["base"]["value"] == pytest.approx(1 - 30 / 120), "of instructions"
+    for level in ("prompts with every instruction kept", "instructions kept"):
+        line = next(
+            line for line in found["verdict"] if line.startswith(f"{level} on ifeval_local against base: run (")
+        )
+        assert line.endswith(" better")
+    assert {one["against"]["run"]["family"] for one in found["metrics"]} == {6}
+
+
+def test_a_number_without_a_better_side_is_told_as_higher_or_lower(tmp_path):
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        rows = run_folders.lines(flips(0.5))
+        for n, row in enumerate(rows):
+            row["after"]["oddity"] = value + n % 5
+        run_folders.write(tmp_path / name, rows)
+    verdict = told([tmp_path / "a", tmp_path / "b"])["verdict"]
+    assert any(x.startswith("oddity on held-out against a: b (1 to 1") and x.endswith("higher") for x in verdict)
+
+
 def test_where_tokens_differ_the_loss_is_that_of_a_row(tmp_path):
     rows = run_folders.lines(flips(0.5))
     run_folders.write(tmp_path / "a", rows)
@@ -149,6 +221,22 @@ def test_parts_hold_every_row_once_and_name_their_rows(root):
         by[part["by"]] = by.get(part["by"], 0) + part["rows"]
     assert by["length of the prompt"] == by["length of the reference"] == COUNT
     assert set(by) == {"length of the prompt", "length of the reference", "words of the prompt"}
+
+
+def test_a_part_on_which_every_loss_falls_is_decided_among_many_runs_and_parts(tmp_path):
+    rows = run_folders.lines([False] * 60, nats=10.0)
+    base = run_folders.write(tmp_path / "base0", rows)
+    runs = [
+        run_folders.write(tmp_path / f"r{n}", run_folders.lines([False] * 60, nats=1.0 + 0.001 * n)) for n in range(5)
+    ]
+    for folder in (base, *runs):
+        text = (folder / "held_out.jsonl").read_text()
+        (folder / "held_out.jsonl").write_text(text.replace('"score": 0.0, ', ""))
+    found = told([base, *runs], resamples=10_000)
+    thirds = [part for part in found["slices"] if part["by"] == "length of the prompt"]
+    assert len(thirds) == 3
+    assert all(entry["decided"] for part in thirds for entry in part["against"].values())
+    assert all(entry["high"] < -8.9 for part in thirds for entry in part["against"].values())
 
 
 def test_rows_with_tasks_are_told_apart_by_task(tmp_path):

@@ -1,10 +1,11 @@
 """What cannot be compared is refused by name with the way out; --force compares what is shared and says so."""
 
 import json
+import tracemalloc
 
 import pytest
 
-from ftjax.compare import evaluations, systems, votes
+from ftjax.compare import evaluations, outputs, systems, votes
 from ftjax.errors import UserError
 from tests import run_folders
 from tests.run_folders import told
@@ -202,6 +203,108 @@ def test_evaluations_on_other_rows_are_sets_by_the_name_of_their_file_or_of_a_se
     assert found["notes"] == []
 
 
+def test_one_model_that_was_timed_twice_is_as_fast_as_the_faster_time(tmp_path):
+    facts = {"model": {"hash": "cd" * 32, "adapter": None}, "data": {"path": "test.jsonl"}}
+    folders = []
+    for name, seconds, adapter in (("e1", 0.1, None), ("e2", 0.4, None), ("e3", 1.6, "slow")):
+        own = {**facts, "model": {"hash": "cd" * 32, "adapter": adapter}, "answer_seconds": seconds}
+        folders.append(evaluation(tmp_path / name, name="evaluation.json", facts=own))
+        run_folders.write_lines(folders[-1] / "held_out.jsonl", [{**row, "before": {}} for row in ROWS])
+    found = told(folders)
+    (by_seconds,) = (one for one in found["frontier"] if one["price"] == "answer_seconds")
+    assert by_seconds["front"] == ["base in e1", "base in e2"]
+    assert found["cost"]["base in e2"]["answer_seconds"] == 0.4
+    assert not [one for one in told(folders[:2])["frontier"] if one["price"] == "answer_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (
+            {"check": "mine:always"},
+            "second was measured with the check mine:always and first with the check tasks.exact",
+        ),
+        (
+            {"max_new_tokens": 1},
+            "second was measured with answers of up to 1 tokens and first with answers of up to 64",
+        ),
+    ],
+)
+def test_scores_of_other_checks_or_lengths_of_answers_are_refused(tmp_path, other, says):
+    same = {"check": "tasks.exact_match", "max_new_tokens": 64}
+    first = run_folders.write(tmp_path / "first", ROWS, config={"eval": same})
+    second = run_folders.write(tmp_path / "second", ROWS, config={"eval": same | other})
+    with pytest.raises(UserError, match=rf"on held-out {says}.*--config.eval.max_new_tokens=N\), or give --force"):
+        told([first, second])
+    assert says in told([first, second], force=True)["notes"][0]
+    losses = [{**row, "after": {"nats": 3.0, "tokens": 3}} for row in ROWS]
+    plain = [run_folders.write(tmp_path / f"n{n}", losses, config={"eval": x}) for n, x in enumerate((same, other))]
+    assert told(plain)["notes"] == [], "no score depends on it"
+
+
+def test_benchmarks_with_other_lengths_of_answers_are_refused(first, tmp_path):
+    folders = [evaluation(tmp_path / "of_run", run=first), evaluation(tmp_path / "of_base")]
+    for folder, new in zip(folders, (0, 16), strict=True):
+        samples(folder, [1] * 50)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "harness": {"chat": False, "new_tokens": new}}))
+    with pytest.raises(
+        UserError, match=r"on arc first was measured with answers as long as the task says and base with"
+    ):
+        told(["base", first], folders=folders)
+
+
+def test_a_folder_of_evaluate_that_cannot_stand_among_the_runs_is_told_where_it_belongs(first, tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    for section, says in {
+        "harness": "holds benchmarks, and no rows of a run; give it as --evaluations, with the run",
+        "judge": "holds what a judge said, and no rows of a run; give it as --evaluations",
+        "text": "holds the perplexity of one long text.*configs/eval/held_out.py",
+    }.items():
+        (folder / "config.json").write_text(json.dumps({"model": {"run": ""}, section: {}}))
+        with pytest.raises(UserError, match=f"other {says}"):
+            systems.read([str(first), str(folder)])
+    (folder / "config.json").write_text(json.dumps({"model": {"run": ""}, "eval": {}}))
+    with pytest.raises(UserError, match=r"did not come to its end; give scripts/evaluate.py the same command again"):
+        systems.read([str(first), str(folder)])
+    (folder / "evaluation.json").write_text("{}")
+    with pytest.raises(UserError, match=r"give scripts/evaluate.py the same command again .*other/command.sh"):
+        systems.read([str(first), str(folder)])
+
+
+def test_folders_that_are_no_evaluations_are_told_what_they_are(first, tmp_path):
+    found, stray = systems.read(["base", str(first)]), tmp_path / "stray"
+    with pytest.raises(UserError, match=r"first is a run; give it as --runs"):
+        evaluations.added(found, [str(first)])
+    stray.mkdir()
+    with pytest.raises(UserError, match=r"stray holds none of judge.json"):
+        evaluations.added(found, [str(stray)])
+    (stray / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"stray did not come to its end; give scripts/evaluate.py the same command"):
+        evaluations.added(found, [str(stray)])
+
+
+def test_a_place_below_a_file_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"out cannot be made: .*file is a file; give a new folder as --out"):
+        outputs.check(tmp_path / "file" / "deep" / "out")
+    with pytest.raises(UserError, match=r"file is not empty"):
+        outputs.check(tmp_path / "file")
+    outputs.check(tmp_path / "new" / "out")
+
+
+def test_a_model_whose_every_loss_is_no_number_is_refused_by_name(tmp_path):
+    rows = [
+        run_folders.line(n, before={"nats": 2.0, "tokens": 2}, after={"nats": "NaN", "tokens": 2}) for n in range(9)
+    ]
+    broken = run_folders.write(tmp_path / "broken", rows)
+    with pytest.raises(
+        UserError, match=r"no number that all of --runs have: loss on held-out: of 9 rows broken has none"
+    ):
+        told(["base", broken])
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -217,6 +320,33 @@ def test_a_line_that_is_no_vote_is_named(tmp_path, line, says):
     (tmp_path / "votes.jsonl").write_text(line)
     with pytest.raises(UserError, match=says):
         votes.read(str(tmp_path / "votes.jsonl"))
+
+
+def test_votes_on_others_and_on_one_run_are_left_out_with_a_note_and_refused_where_there_are_no_more(first):
+    vote = lambda a, b: votes.Vote("p", a, b, "a", "x")
+    mixed = [vote("base", "first"), vote("first", "first"), vote("foo", "first"), vote("foo", "bar")]
+    found = told(["base", first], people=mixed)
+    assert [(one["a"], one["b"], one["votes"]) for one in found["people"]] == [("first", "base", 1)]
+    assert found["notes"] == [
+        "1 votes have one run as both run_a and run_b and are left out",
+        "2 votes are on bar, foo, not compared here, and are left out",
+    ]
+    with pytest.raises(
+        UserError, match=r"no vote between two of --runs, which are base, first: they are of frist; .*'f"
+    ):
+        told(["base", first], people=[vote("frist", "base")])
+    with pytest.raises(UserError, match="each has one run as both"):
+        told(["base", first], people=[vote("base", "base")])
+
+
+def test_one_long_prompt_costs_no_memory_for_each_vote():
+    prompts = ["x" * 400_000, *map(str, range(499))]
+    tracemalloc.start()
+    (found,) = votes.report([votes.Vote(one, "a", "b", "a", "x") for one in prompts], baseline="b", level=0.95)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found["votes"], found["prompts"]) == (500, 500)
+    assert most < 5e6
 
 
 def test_votes_are_turned_to_one_side_whichever_stood_first():

@@ -78,19 +78,20 @@ def test_a_verdict_is_one_of_three_tokens_and_never_guessed(text, found):
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        *(("Rating: [[7]]", 7.0), ("[[6.5]]", 6.5), ("[9]", 9.0), ("[3] but [[4]]", 4.0), ("[[10]]", 10.0)),
+        *(("Rating: [[7]]", 7.0), ("[[6.5]]", 6.5), ("[9]", None), ("[3] but [[4]]", 4.0), ("[[10]]", 10.0)),
+        *(("[[3]] or maybe [[8]]", None), ("[[8]], so [[8.0]]", 8.0), ("As [1] says, the answer is rated 9.", None)),
+        *(("[[7]] and [[11]]", None), ("[[7]] and [[-3]]", None), (f"[[{'9' * 50_000}", None), ("[[7.]]", 7.0)),
         *(("[[0]]", None), ("[[11]]", None), ("7", None), ("[[seven]]", None), ("", None), ("[[-3]]", None)),
     ],
 )
-def test_a_rating_is_a_number_in_brackets_from_one_to_ten(text, found):
+def test_a_rating_is_the_one_number_in_two_brackets_from_one_to_ten_and_never_guessed(text, found):
     assert judge.rating(text) == found
 
 
 def test_the_row_of_gpt_4_in_mt_benchs_table_adds_up():
     # 80 questions: consistent 65.0 %, biased to the first 30.0, to the second 5.0, no verdict 0.
-    found = judge_report.position(
-        many(["aa"] * 30 + ["tt"] * 22 + ["ab"] * 20 + ["at"] * 4 + ["ba"] * 4)[1], level=0.95
-    )
+    verdicts = many(["aa"] * 30 + ["tt"] * 22 + ["ab"] * 20 + ["at"] * 4 + ["ba"] * 4)[1]
+    found = judge_report.position(verdicts, np.arange(80), level=0.95)
     shares = [found[name] for name in ("consistent", "biased_to_first", "biased_to_second", "unparsable")]
     np.testing.assert_allclose(shares, [0.65, 0.3, 0.05, 0.0])
     assert found["flip_rate"]["value"] == pytest.approx(0.35)
@@ -119,6 +120,50 @@ def test_pairs_of_one_prompt_make_the_win_rate_less_sure():
     assert width(wide) / width(plain) == pytest.approx(2**0.5, rel=0.03)
 
 
+def test_pairs_of_one_prompt_make_every_share_less_sure():
+    kinds = ["aa", "ab", "bb", "aa", "bb"] * 10
+    votes = [("a", "a"), ("b", "a"), ("b",), ("b", "a", "b"), ("tie", "b", "b")] * 10
+    apart, verdicts = many([one for one in kinds for _ in range(4)], [one for one in votes for _ in range(4)])
+    together = [one._replace(prompt=str(n // 4)) for n, one in enumerate(apart)]
+    plain, wide = (judge_report.report(one, verdicts, **TERMS) for one in (apart, together))
+    named = lambda found: {
+        **{name: found["position"][name] for name in ("flip_rate", "first_preferred")},
+        **{name: one for name, one in found["human"].items() if isinstance(one, dict)},
+    }
+    assert len(named(plain)) == 8
+    for name, one in named(wide).items():
+        before = named(plain)[name]
+        assert one["value"] == before["value"]
+        if name == "first_preferred":  # the two orders of a pair were together before
+            assert one["high"] - one["low"] > before["high"] - before["low"]
+        else:
+            assert (one["high"] - one["low"]) / (before["high"] - before["low"]) == pytest.approx(2, rel=0.12), name
+    one_prompt = named(judge_report.report([one._replace(prompt="same") for one in apart], verdicts, **TERMS))
+    assert one_prompt["flip_rate"]["low"] < 0.05  # as of one value
+    assert one_prompt["flip_rate"]["high"] > 0.8
+    assert (one_prompt["kappa"]["low"], one_prompt["kappa"]["high"]) == (-1, 1)
+    assert (one_prompt["corrected_win_rate"]["low"], one_prompt["corrected_win_rate"]["high"]) == (0, 1)
+
+
+def test_the_interval_of_kappa_covers_it_where_pairs_share_prompts():
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(400):
+        people = rng.integers(0, 2, 60)[:, None].repeat(5, axis=1)
+        right = (rng.random(60) < 0.8)[:, None].repeat(5, axis=1)  # the judge errs on whole prompts: kappa is .6
+        judges = np.where(right, people, 1 - people)
+        labels = [("ab"[x], "ab"[y], n // 5) for n, (x, y) in enumerate(zip(people.flat, judges.flat, strict=True))]
+        found = judge_report._kappa(labels, 0.95)
+        covered.append(found.low <= 0.6 <= found.high)
+    assert 0.91 <= np.mean(covered) <= 0.98
+
+
+def test_votes_that_are_split_on_every_pair_are_reported():
+    found = judge_report.report(*many(["aa", "bb", "ab"], [("a", "b")] * 3), **TERMS)["human"]
+    assert (found["pairs"], found["without_majority"], found["agreement"]["value"]) == (3, 3, pytest.approx(1 / 3))
+    assert np.isnan(found["kappa"]["value"])
+    assert (found["agreement_with_majority"], found["win_rate_by_people"], found["corrected_win_rate"]) == (None,) * 3
+
+
 def test_a_judge_that_loves_length_is_found_out():
     found, verdicts = many(["aa", "bb", "aa", "tt"])
     shaped = [
@@ -130,7 +175,6 @@ def test_a_judge_that_loves_length_is_found_out():
     assert length["spearman"] == pytest.approx(0.5)
 
 
-@pytest.mark.filterwarnings("ignore::ftjax.evals.statistics.FewValues")
 def test_ratings_are_compared_as_pairs():
     found, _ = many(["aa"] * 3)
     rated = [judge.Judged((), two, judge.of_ratings(*two)) for two in ((8.0, 6.0), (7.0, 7.0), (None, 5.0))]
@@ -212,6 +256,8 @@ def test_a_judge_that_never_errs_is_not_corrected_and_one_that_guesses_cannot_be
         ({"prompt": "", "a": "y", "b": "z"}, "prompt is ''"),
         ({"prompt": "x", "a": "y", "b": "z", "human": "c"}, "human is 'c'; it must be one of a, b, tie"),
         ({"prompt": "x", "a": "y", "b": "z", "reference": 1}, "reference is 1"),
+        ({"prompt": "x \ud800", "a": "y", "b": "z"}, "prompt holds half of a surrogate pair"),
+        ({"prompt": "x", "a": "y", "b": "z\udfff"}, "b holds half of a surrogate pair"),
     ],
 )
 def test_a_row_that_is_no_pair_is_named_with_its_line(tmp_path, row, complaint):

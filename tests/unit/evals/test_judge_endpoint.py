@@ -34,7 +34,11 @@ def test_every_request_gets_its_reply_and_several_are_on_their_way_at_once():
     assert set(server.keys) == {"Bearer secret"}
 
 
-@pytest.mark.parametrize("failure", ["429", "500", "503", "cut", "garbage"])
+@pytest.mark.parametrize(
+    "failure",
+    ["429", "500", "503", "cut", "garbage", "packed", b"[" * 200_000, b"null", b'{"choices": [{"message": 3}]}'],
+    ids=lambda failure: failure[:9] if isinstance(failure, str) else failure[:9].decode(),
+)
 def test_a_request_that_fails_is_asked_again_and_no_other_is(failure):
     with judge_server.serving(lambda number, attempt: failure if number % 3 == 0 and attempt < 2 else "good") as server:
         one = judge(server.url)
@@ -73,6 +77,41 @@ def test_a_server_that_does_not_count_tokens_is_estimated():
         found = ask(one, MESSAGES[:1])
     assert found[0].prompt_tokens == -(-sum(len(text) for _, text in MESSAGES[0]) // 4)
     assert one.estimated == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"),
+    [
+        *(("Infinity", None), ("1e400", None), ("-1000000", None), ("null", None), ('"12"', None), ("NaN", None)),
+        *(("9" * 400, None), ("9" * 5000, None), ("true", None), ("[]", None), ("7.0", 7), ("0", 0)),
+    ],
+)
+def test_a_number_of_tokens_that_is_none_is_estimated_and_the_answer_counts(told, counted):
+    body = b'{"choices": [{"message": {"content": "[[A]]"}}], "usage": {"prompt_tokens": %s, "completion_tokens": 3}}'
+    with judge_server.serving(lambda *_: body % told.encode()) as server:
+        one = judge(server.url)
+        found = ask(one, MESSAGES[:1])[0]
+    guess = -(-sum(len(text) for _, text in MESSAGES[0]) // 4)
+    assert found == replies.Reply("[[A]]", guess if counted is None else counted, 3)
+    assert (one.requests, one.estimated) == (1, counted is None)
+    assert one.budget.prompt_tokens == found.prompt_tokens
+
+
+@pytest.mark.parametrize("usage", ["null", "[1]", "{}", '"many"'])
+def test_half_of_a_surrogate_pair_is_mended_where_it_comes_in(usage):
+    body = b'{"choices": [{"message": {"content": "hi \\ud800 \\ud83d\\ude00 [[A]]"}}], "usage": %s}' % usage.encode()
+    with judge_server.serving(lambda *_: body) as server:
+        found = ask(judge(server.url, retries=0), MESSAGES[:1])[0]
+    assert found.text == "hi \ufffd \U0001f600 [[A]]"
+    assert found.completion_tokens == 5
+
+
+def test_what_an_older_version_kept_is_mended_when_it_is_read(tmp_path):
+    kept = replies.Replies(tmp_path / "judge.sqlite")
+    kept.put("key", replies.Reply("hi \ud800 [[A]]", -1_000_000, 5))
+    assert kept.get("key") == replies.Reply("hi \ufffd [[A]]", 0, 5)
+    assert kept.get("other") is None
+    kept.close()
 
 
 def test_a_server_that_stays_down_is_named_and_what_came_is_kept():

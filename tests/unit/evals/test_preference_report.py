@@ -101,6 +101,43 @@ def test_pairs_of_one_prompt_count_for_less_than_pairs_of_many():
     assert (apart["prompts"], together["prompts"]) == (120, 40)
 
 
+def test_the_reliability_of_pairs_of_one_prompt_is_less_sure_too():
+    given = drawn(400)
+    copies = {name: value if value is None else np.repeat(value, 3) for name, value in given.items()}
+    apart, together = report(copies), report(copies, prompts=np.repeat(np.arange(400), 3))
+    for name in ("reliability", "reliability_after_temperature"):
+        widths = [[row["high"] - row["low"] for row in found[name]] for found in (apart, together)]
+        wider = np.divide(widths[1], widths[0])
+        assert ((wider > 1.5) & (wider < 3)).all()  # the root of 3, or 3 where all pairs are right
+    strip = lambda rows: [(row["confidence"], row["accuracy"], row["pairs"]) for row in rows]
+    assert strip(apart["reliability"]) == strip(together["reliability"])
+    one = report(given, prompts=np.zeros(400, int))["reliability"]
+    assert all(row["high"] - row["low"] > 0.5 for row in one)
+    # Scores that differ by chance alone are right half of the time, in every bin as a hand counts it.
+    gaps = given["chosen"] - given["rejected"]
+    rows, order = report(given)["reliability"], np.argsort(np.abs(gaps))
+    assert [row["accuracy"] for row in rows] == [np.mean(own) for own in np.split(gaps[order] > 0, 10)]
+
+
+def test_equal_scores_say_nothing_of_how_sure_a_model_is():
+    equal = {"chosen": np.full(40, 2.0), "rejected": np.full(40, 2.0)}
+    found = report(drawn(40), **equal)
+    assert (found["temperature"], found["ece_after_temperature"], found["ties"]) == (None, None, 40)
+    page = preference.markdown(found, title="t")
+    assert "| temperature | - (the two scores of every pair are equal: nothing can be said) |" in page
+    assert list(preference.curves(found)) == ["reward model"]
+    right = {"chosen": np.ones(40), "rejected": np.zeros(40)}
+    wrong = {"chosen": np.zeros(40), "rejected": np.ones(40)}
+    shown = [preference.markdown(report(drawn(40), **one), title="t") for one in (right, wrong)]
+    assert "| temperature | 0.001 (never wrong: none is too low) |" in shown[0]
+    assert "| temperature | 1e+03 (no mean margin above 0: none is too high) |" in shown[1]
+    mixed = drawn(40)
+    mixed["chosen"][::2] = mixed["rejected"][::2]  # one half of the prompts has nothing to fit
+    found = report(mixed)
+    assert found["temperature"] is not None
+    assert found["reliability_after_temperature"] is None
+
+
 @pytest.mark.parametrize("pairs", [1, 2, 300])
 def test_a_report_is_json_a_page_and_the_lines_of_a_diagram_however_few_pairs_there_are(pairs):
     found = report(drawn(pairs))

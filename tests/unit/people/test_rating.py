@@ -56,6 +56,20 @@ def test_every_answer_and_every_two_answers_to_a_prompt_are_asked_for(store):
     assert said == sorted((row, name, f"{words[name]} {row}.") for row in range(2) for name in rated.NAMES)
 
 
+@pytest.mark.parametrize(("column", "name"), [("prompt", "prompt"), ("answer", "'answer'")])
+def test_half_of_a_surrogate_pair_is_refused_with_its_line(tmp_path, column, name):
+    rows = [{"prompt": "q0", "answer": "x"}, {"prompt": "q1", "answer": "y"}]
+    rows[1][column] += "\ud800"
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(errors.UserError, match=f"a.jsonl:2: {name} holds half of a surrogate pair"):
+        rating.read({"a": file})
+    check = {"prompt": "q", "a": "x", "b": "y\ud800", "choice": "a"}
+    file.write_text(json.dumps(check))
+    with pytest.raises(errors.UserError, match=r"a.jsonl:1: 'b' holds half of a surrogate pair"):
+        rating.checks(file)
+
+
 def test_nothing_that_the_page_is_told_says_who_wrote_an_answer(page):
     texts = []
     for name in ("Anna", "Ben"):

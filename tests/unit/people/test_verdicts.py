@@ -39,7 +39,7 @@ def voted(folder, request):
 
 
 def standing(store):
-    (found,) = verdicts.standings(store)
+    (found,) = verdicts.standings(store, flagged="keep")
     return found
 
 
@@ -122,12 +122,36 @@ def test_on_an_axis_a_prompt_counts_for_who_has_the_higher_mean(folder):
             for rater, more in (("Anna", 0), ("Ben", 1)):
                 accuracy = 3 + more if tuned and row < 9 else 2 + more
                 rated.answer(store, item, rater, rated.scores(accuracy, 5 if tuned and row == 0 else 4))
-        found = {one.measure: one for one in verdicts.standings(store)}
+        found = {one.measure: one for one in verdicts.standings(store, flagged="keep")}
     assert set(found) == set(rated.AXES)
     assert found["accuracy"].share == pytest.approx((9 + 0.5 * 3) / 12)
     assert found["safety"].share == pytest.approx((1 + 0.5 * 11) / 12)
     assert found["accuracy"].done == 12
     assert found["accuracy"].left == 0
+
+
+@pytest.mark.parametrize("later", [45, 60])  # at 60 the share lies so far on the other side that it alone would do
+def test_votes_that_turn_after_a_side_was_found_settle_nothing_and_it_is_said_for_whom_they_were(voted, later):
+    store = voted(["Blue"] * 30 + ["Red"] * later)
+    found = standing(store)
+    first = sequential.always_valid(np.ones(30), against=0.5, variance=0.25, spread=0.1)
+    assert (found.p, found.found) == (pytest.approx(first[-1]), "yak-tuned")
+    assert first[found.after - 1] <= 0.05 < first[found.after - 2]
+    assert found.share < 0.5
+    assert (found.settled, found.turned, found.more) == (False, True, None)
+    words = verdicts.in_words(found)
+    assert f"undecided; after {found.after} prompts yak-tuned was ahead (p .05), and the votes have turned" in words
+    assert "settled" not in words
+    assert "0.000" not in words
+    assert verdicts.news(store)[0].endswith("turned since it seemed settled; more of them do not settle it.")
+    even = standing(voted(["Red"] * 30 + ["Blue"] * 30))
+    assert (even.share, even.found, even.settled, even.turned) == (0.5, "zebra-untouched", False, True)
+
+
+def test_who_was_found_stays_ahead_while_the_share_stays_on_that_side(voted):
+    found = standing(voted(["Red"] * 30 + ["Blue"] * 25))
+    assert (found.found, found.settled, found.turned, found.more) == ("zebra-untouched", True, False, 0)
+    assert verdicts.in_words(found).endswith("settled, zebra-untouched is ahead")
 
 
 def test_a_look_after_every_prompt_finds_a_preference_that_is_none_in_at_most_5_percent():

@@ -135,6 +135,20 @@ def test_the_report_has_the_numbers_by_hand(store, tmp_path):
     assert json.loads((tmp_path / "r.json").read_text())["preferences"] == told["preferences"]
 
 
+def test_dropped_raters_are_in_no_number_and_their_places_are_not_asked_for_again(store):
+    kept, dropped = (verdicts.report(store, flagged=flagged) for flagged in ("keep", "drop"))
+    standing = lambda told: next(one for one in told["standings"] if one["measure"] == "preference")
+    # Row 3 has one answer too few. Of the others Anna and Ben alone make 1, 0 and 3/4 for the later system.
+    assert standing(kept)["share"] == pytest.approx((2 / 3 + 0 + (0.5 + 1 + 0.5) / 3) / 3)
+    assert standing(dropped)["share"] == pytest.approx((1 + 0 + (0.5 + 1) / 2) / 3)
+    assert [(one["done"], one["left"]) for one in map(standing, (kept, dropped))] == [(3, 1), (3, 1)]
+    same = lambda told: next(one for one in told["agreement"] if one["label"] == "preference")
+    assert same(kept)["raters"] == ["Anna", "Ben", "Cleo"]
+    assert same(dropped)["raters"] == ["Anna", "Ben"]
+    assert (same(kept)["same"], same(dropped)["same"]) == (0.5, 0.75)
+    assert "Cleo (left out of all numbers)" in rating_report.markdown(dropped)
+
+
 def test_agreement_is_of_systems_and_not_of_sides(store):
     found = {one["label"]: one for one in verdicts.measured(store)}
     assert found["preference"]["items"] == 4

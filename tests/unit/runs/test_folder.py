@@ -261,6 +261,12 @@ def test_a_folder_without_permission_is_one_line(tmp_path, monkeypatch):
         create(tmp_path / "run")
 
 
+def test_a_folder_below_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.UserError, match=r"cannot be written \(Not a directory\); give another --workdir"):
+        create(tmp_path / "file" / "run")
+
+
 def test_the_end_of_a_run_is_marked(tmp_path):
     run = create(tmp_path / "run")
     try:
