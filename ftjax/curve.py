@@ -55,6 +55,8 @@ def plan(folder: Path, spec: str, common: Mapping[str, Any], *, sizes: Sequence[
         held, kept = held_out.split(len(rows), most=e.rows, share=e.holdout, seed=config.seed)
         place = folder / "data" / "heldout.jsonl"
         data[place] = [rows[n] for n in held]
+        known = {versions.row_hash(rows[n]) for n in held}  # a copy of a held-out row is not trained on
+        kept = [n for n in kept if versions.row_hash(rows[n]) not in known]
         rows, changes["eval.path"] = [rows[n] for n in kept], str(place)
     chosen = _sizes(sizes, len(rows))
     entries: dict[str, dict[str, Any]] = {}

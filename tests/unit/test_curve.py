@@ -65,6 +65,15 @@ def test_parts_of_a_seed_are_nested_and_share_no_row_with_what_is_held_out(tmp_p
     assert {changes["eval.path"] for changes in made.entries.values()} == {str(tmp_path / "c" / "data/heldout.jsonl")}
 
 
+def test_a_copy_of_a_held_out_row_is_in_no_part(tmp_path):
+    spec = SPEC.format(data=bases.write_rows(tmp_path / "rows.jsonl", bases.rows(30) * 2))
+    made = curve.plan(tmp_path / "c", spec, {}, sizes=(10, 20), seeds=1)
+    held = {json.dumps(row) for row in made.data[tmp_path / "c" / "data" / "heldout.jsonl"]}
+    assert made.rows == 60 - 2 * len(held)
+    whole = curve.plan(tmp_path / "d", spec, {}, sizes=(made.rows,), seeds=1)
+    assert not held & {json.dumps(row) for row in whole.data[tmp_path / "d" / "data" / f"seed0-{made.rows}.jsonl"]}
+
+
 def test_without_sizes_all_rows_are_the_last_one(tmp_path, spec):
     grown = curve.plan(tmp_path / "c", spec, {"data.paths": "world:known/train?size=150"}, sizes=None, seeds=1)
     assert sorted(grown.sizes.values()) == [50, 100, grown.rows]
