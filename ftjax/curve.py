@@ -56,8 +56,8 @@ def plan(folder: Path, spec: str, common: Mapping[str, Any], *, sizes: Sequence[
         place = folder / "data" / "heldout.jsonl"
         data[place] = [rows[n] for n in held]
         known = {versions.row_hash(rows[n]) for n in held}  # a copy of a held-out row is not trained on
-        kept = [n for n in kept if versions.row_hash(rows[n]) not in known]
-        rows, changes["eval.path"] = [rows[n] for n in kept], str(place)
+        rows = [row for row in (rows[n] for n in kept) if versions.row_hash(row) not in known]
+        changes["eval.path"] = str(place)
     chosen = _sizes(sizes, len(rows))
     entries: dict[str, dict[str, Any]] = {}
     of: dict[str, int] = {}

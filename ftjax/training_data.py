@@ -276,18 +276,14 @@ def check_context(config: ModelConfig, rows: Iterable[Any], asked: Any) -> None:
 
 
 def check_length(config: ModelConfig, c: Mapping[str, Any], objective: Objective, data: Data) -> None:
-    """Raises where packed rows are made longer than the model's context, and than the largest row that they hold."""
-    d, packed = c["data"], c["data"].get("layout") == "packed"
-    if objective.data == "prompts":
-        packed, largest = bool(d.get("text")), 0
-    elif objective.data == "rows":
-        packed, largest = True, 0  # what is held out always is
-    else:
-        largest = max(data.collator.size(row) for row in (*itertools.chain(*data.train), *data.chosen))
-    if packed and data.length > max(config.context, -(-largest // ROUND) * ROUND):
-        key = "row_length" if d.get("row_length") else "max_length"
+    """Raises where chats or texts are packed to more than the model's context.
+
+    Preferences may be: a packed row of them holds a prompt with all its completions, and as many rows as are asked for.
+    """
+    packed = objective.data == "rows" or (objective.data == "prompts" and bool(c["data"].get("text")))
+    if packed and data.length > config.context:
         raise UserError(
-            f"config.data.{key} is {data.length}, to which rows are packed, but the context of the model is "
+            f"config.data.max_length is {data.length}, to which rows are packed, but the context of the model is "
             f"{config.context}; set that at most"
         )
 

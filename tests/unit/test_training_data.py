@@ -107,8 +107,6 @@ MIXED = [*bases.pairs(3), *labelled(9)]
             {"data.row_length": 12},
             "tokens, but a row of a batch holds 12; make the row longer, or max_length smaller",
         ),
-        ("dpo", bases.pairs(12), {"data.max_length": 400}, "config.data.max_length is 400, to which rows are packed"),
-        ("dpo", bases.pairs(12), {"data.row_length": 999}, "config.data.row_length is 999, to which rows are packed"),
         ("dpo", bases.pairs(1), {}, "data.jsonl has 1 rows, too few to hold some out; give config.eval.path"),
         ("kto", bases.pairs(1), {}, "data.jsonl:1: no other row has another prompt and completions that fit behind"),
         ("dpo", bases.pairs(12), {"data.prefix": "share"}, "config.data.prefix is 'share'. Did you mean 'shared'?"),

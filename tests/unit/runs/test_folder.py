@@ -276,7 +276,7 @@ def test_a_folder_without_permission_is_one_line(tmp_path, monkeypatch):
 
 def test_a_folder_below_a_file_is_one_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(errors.UserError, match=r"cannot be written \(Not a directory\); give another --workdir"):
+    with pytest.raises(errors.UserError, match=r"run is below .*file, which is a file; give a folder as --workdir"):
         create(tmp_path / "file" / "run")
 
 
