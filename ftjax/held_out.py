@@ -120,9 +120,7 @@ def build(
     )
     sizes = [len(one.ids) for one in examples]
     items = [item(one, records.from_row(source[one.where], one.where), tok) for one in examples]
-    if check:
-        for one, asked in zip(examples, items, strict=True):
-            try_check(check, section["check"], asked, one.where)
+    try_check(check, section["check"], items, [one.where for one in examples])
     return HeldOut(
         rows=len(examples),
         told=[
@@ -147,15 +145,18 @@ def shown(given: Sequence[tasks.Answer]) -> list[dict[str, Any]]:
     ]
 
 
-def try_check(check: tasks.Check, name: str, item: tasks.Item, where: str) -> None:
-    """Raises where a check cannot score the rows of this file: now, not after the training."""
-    try:
-        tasks.marked(check, item.row, item.reference)
-    except Exception as error:
-        raise UserError(
-            f"{where}: config.eval.check {name!r} cannot score this row ({type(error).__name__}: {error}); set it to "
-            "tasks.exact_match, or to nothing where answers need no score"
-        ) from error
+def try_check(check: tasks.Check | None, name: str, items: Sequence[tasks.Item], places: Sequence[str]) -> None:
+    """Raises where a check cannot score one of the rows of a file: now, not after the training."""
+    if check is None:
+        return
+    for one, where in zip(items, places, strict=True):
+        try:
+            tasks.marked(check, one.row, one.reference)
+        except Exception as error:
+            raise UserError(
+                f"{where}: config.eval.check {name!r} cannot score this row ({type(error).__name__}: {error}); set it "
+                "to tasks.exact_match, or to nothing where answers need no score"
+            ) from error
 
 
 def item(example: encode.Example, record: records.Record, tok: tokenizer.Tokenizer) -> tasks.Item:

@@ -121,9 +121,7 @@ def build(
     asked = [n for n, one in enumerate(told) if one.reference is not None] if generates else []
     asked = asked if check else asked[: section["samples"]]
     items = [_item(rows[n], found[n], told[n]) for n in asked]
-    for one, where in zip(items, [rows[n].where for n in asked], strict=True):
-        if check:
-            held_out.try_check(check, section["check"], one, where)
+    held_out.try_check(check, section["check"], items, [rows[n].where for n in asked])
     return HeldOutPreferences(
         rows=len(rows),
         told=told,

@@ -63,9 +63,7 @@ def build(
     """Returns the set of these prompts; `section` is the config's `eval`, `source` has their rows by place."""
     check = lookup.lookup("ftjax.evals", section["check"]) if section["check"] else None
     items = [_item(one) for one in rows]
-    for one, where in zip(items, [row.where for row in rows], strict=True):
-        if check:
-            held_out.try_check(check, section["check"], one, where)
+    held_out.try_check(check, section["check"], items, [row.where for row in rows])
     return HeldOutPrompts(
         rows=len(rows),
         told=[

@@ -34,12 +34,12 @@ def convert(data: rows.DataFile, name: str, *, drop: Sequence[str] = ()) -> list
         if row.record is None:
             raise errors.UserError(f"{row.refusal} (data.py check finds all such rows)")
         where = f"{data.path}:{row.line}"
-        lost = next(((key, what) for key, what in unread.keys(row.value, row.record) if key not in drop), None)
-        if lost is not None:
-            raise errors.UserError(
-                f"{where}: the key {lost[0]!r} of {lost[1]} would be lost, for nothing reads it; move it into a column "
-                f"of the row, or leave it behind by --drop {lost[0]}"
-            )
+        for key, what in unread.keys(row.value, row.record):
+            if key not in drop:
+                raise errors.UserError(
+                    f"{where}: the key {key!r} of {what} would be lost, for nothing reads it; move it into a column of "
+                    f"the row, or leave it behind by --drop {key}"
+                )
         try:
             made = _written(row.record, name)
         except LossyError as lost:

@@ -40,13 +40,13 @@ def beside(path: str) -> Path:
     return place.with_name(f"{name}.fixed.jsonl")
 
 
-def repaired(path: str, *, columns: dict[str, str] | None) -> Repaired:
+def repaired(data: rows.DataFile) -> Repaired:
     """Returns the rows of a file as the rules mend them, in order."""
     known = check.rules()
     menders = [rule for rule in known if hasattr(rule.module, "repair")]
     changes: Counter[str] = Counter()
     unread, values, lines = [], [], []
-    for row in rows.read(path, columns=columns).rows:
+    for row in data.rows:
         value, refusal = row.value, row.refusal
         if isinstance(refusal, files.BadRow):
             if refusal.last:
@@ -60,7 +60,7 @@ def repaired(path: str, *, columns: dict[str, str] | None) -> Repaired:
                 value = mended
         values.append(value)
         lines.append(row.line)
-    copy = str(beside(path))  # whose values are no cells of a CSV any more
+    copy = str(beside(data.path))  # whose values are no cells of a CSV any more
     for rule in known:
         if hasattr(rule.module, "removes"):
             gone = set(rule.module.removes(rows.of_values(copy, list(zip(lines, values, strict=True)))))

@@ -113,6 +113,11 @@ class DataFile:
         return similarity.near(self.texts)
 
     @functools.cached_property
+    def near_against(self) -> list[list[similarity.Near]]:
+        """Of each file of `against`, rows that are nearly one of its own; two rules look at them."""
+        return [similarity.nearest(self.texts, other.texts) for other in self.against]
+
+    @functools.cached_property
     def topics(self) -> topics.Topics | None:
         """What the rows are about: clusters and a map; None where there are too few to tell."""
         return topics.find(self.asked, self.vectors)

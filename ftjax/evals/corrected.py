@@ -7,6 +7,8 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 import numpy as np
 
+from ftjax.evals import sign_flips
+
 
 class Corrected(NamedTuple):
     """A corrected win rate with its interval, and what it rests on."""
@@ -49,7 +51,7 @@ def rogan_gladen(
     drawn = scores - scores.mean()
     drawn[wins] -= value * (scores[wins] - of_wins) / wins.mean()
     drawn[losses] -= (1 - value) * (scores[losses] - of_losses) / losses.mean()
-    sums = drawn if clusters is None else np.bincount(np.unique(clusters, return_inverse=True)[1], drawn)
+    sums = drawn if clusters is None else sign_flips.sums_of(drawn, clusters)[0]
     if len(sums) == 1:
         return Corrected(min(max(value, 0.0), 1.0), 0.0, 1.0, of_wins, of_losses, int(wins.sum() + losses.sum()))
     error = float(sums.std(ddof=1)) * math.sqrt(len(sums)) / len(scores) / slope

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         page.write(arguments.report, data, report)
     mended = None
     if place is not None:
-        mended = repair.repaired(arguments.file, columns=columns)
+        mended = repair.repaired(data)
         if mended.changes:
             kind, note = report.summary["kind"], f"fixed {', '.join(mended.changes)}"
             _written.put(place, mended.values, kind=kind, parents=[arguments.file], note=note)

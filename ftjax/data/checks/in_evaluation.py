@@ -21,13 +21,13 @@ def check(data: rows.DataFile) -> Iterator[rows.Found]:
 def matched(data: rows.DataFile) -> dict[int, tuple[str, str]]:
     """Returns by the index of the row where it is found, and how equal it is."""
     found: dict[int, tuple[str, str]] = {}
-    for other in data.against:
+    for other, near in zip(data.against, data.near_against, strict=True):
         asked = {similarity.normal(_asked(sample)): sample.line for sample in reversed(other.samples)}
         for n, sample in enumerate(data.samples):
             line = asked.get(similarity.normal(_asked(sample)))
             if line is not None:
                 found.setdefault(n, (f"{other.path}:{line}", "has the prompt of"))
-        for one in similarity.nearest(data.texts, other.texts):
+        for one in near:
             place = f"{other.path}:{other.readable[one.like].line}"
             found.setdefault(one.row, (place, f"is nearly (Jaccard {one.jaccard:.2f})"))
     return dict(sorted(found.items()))

@@ -155,7 +155,7 @@ def test_a_repaired_copy_of_a_broken_file_has_no_more_errors_than_the_file(files
         data = outcome(rows.read, path)
         if isinstance(data, errors.UserError):
             continue
-        mended = repair.repaired(path, columns=None)
+        mended = repair.repaired(data)
         changed += bool(mended.changes)
         copy = rows.of_values(path, list(enumerate(mended.values, start=1)))
         assert sum(row.record is None for row in copy.rows) <= sum(row.record is None for row in data.rows)
